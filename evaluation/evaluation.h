@@ -1,0 +1,25 @@
+/* Detection quality on the LUNA16 protocol (REFERENCE 1; official noduleCADEvaluationLUNA16.py). */
+#ifndef PULMO_EVALUATION_H
+#define PULMO_EVALUATION_H
+
+#include "pulmo.h"
+
+#define EVALUATION_POINTS 7 /* 1/8, 1/4, 1/2, 1, 2, 4, 8 false positives a scan */
+
+struct evaluation_config {
+    const char *truth_csv, *marks_csv, *series_list; /* paths */
+    uint32_t max_marks;       /* a scan; 0 = no limit */
+    uint32_t bootstrap_count; /* scans resampled with replacement; 0 = no interval */
+    uint64_t seed;
+};
+struct evaluation {
+    size_t scans, nodules, excluded, marks, hits, false_positives, ignored;
+    double sensitivity[EVALUATION_POINTS], cpm;
+    double sensitivity_low[EVALUATION_POINTS], sensitivity_high[EVALUATION_POINTS], cpm_low, cpm_high; /* 95 % */
+    double *froc_fp_per_scan, *froc_sensitivity; /* the whole curve, froc_count points, owned */
+    size_t froc_count;
+};
+bool evaluation_run(const struct evaluation_config *config, struct evaluation *out, struct err *err) PULMO_MUST_USE;
+void evaluation_free(struct evaluation *evaluation);
+
+#endif

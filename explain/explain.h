@@ -1,0 +1,31 @@
+/* Why a finding was made: attention of the candidate network and HiResCAM of the detector, on the CT's own voxels,
+ * as PNG overlays per slice. */
+#ifndef PULMO_EXPLAIN_H
+#define PULMO_EXPLAIN_H
+
+#include "infer/infer.h"
+
+enum explain_kind { EXPLAIN_ATTENTION = 0, EXPLAIN_CAM };
+
+/* Heat on the source CT's grid: saliency 0..1 per voxel, maximum over the findings that were added. */
+struct explain_map;
+struct explain_map *explain_map_new(const struct grid *source, struct err *err);
+void explain_map_free(struct explain_map *map);
+
+/* Adds one finding's map: attention (5x5x5 tokens over its 40 mm crop) or HiResCAM, trilinear from the model's frame
+ * to the source voxels, normalised to a maximum of 1 within the finding. */
+bool explain_map_add(struct explain_map *map, struct infer_session *session, const struct volume *iso,
+                     const struct finding *finding, enum explain_kind kind, uint64_t seed, struct err *err) PULMO_MUST_USE;
+
+/* True when slice k holds any heat above 2 %. */
+bool explain_map_slice_used(const struct explain_map *map, int32_t k);
+/* Borrowed: columns * rows values of slice k, [j][i]. */
+const float *explain_map_slice(const struct explain_map *map, int32_t k);
+
+/* An RGBA PNG of columns x rows, transparent where cold (alpha grows with heat), colour map "inferno". */
+bool explain_overlay_png(const struct explain_map *map, int32_t k, struct bytes *out, struct err *err) PULMO_MUST_USE;
+/* A grey PNG of one CT slice with window applied. */
+bool explain_slice_png(const struct volume *source, int32_t k, double window_center_hu, double window_width_hu,
+                       struct bytes *out, struct err *err) PULMO_MUST_USE;
+
+#endif

@@ -1,0 +1,76 @@
+/* The inference engine: an ONNX graph becomes a fused plan with one memory arena, run by a back-end (oneDNN).
+ *
+ * A model is immutable and may be shared by any number of threads; a session belongs to one thread at a time.
+ * Results are bit-identical for any number of threads of one library version and instruction set. */
+#ifndef PULMO_INFER_H
+#define PULMO_INFER_H
+
+#include "pulmo.h"
+
+struct infer_model;   /* model.json, both graphs, weights; any thread */
+struct infer_session; /* plan, arena, packed weights; one thread at a time */
+
+struct infer_model_info { /* borrowed from the model, valid as long as it */
+    const char *name, *version;
+    char sha256[65]; /* of model.json, which names the digests of the graphs */
+    double calibration_a, calibration_b, calibration_c;
+    double operating_point;
+    double dropout;
+    uint32_t passes;
+};
+
+/* Opens models/<name>/model.json; verifies the digests of the ONNX files; names an unsupported operator here, never
+ * at run. ERR_NOT_FOUND, ERR_INPUT (malformed, hostile, wrong digest), ERR_UNSUPPORTED, ERR_LIMIT. */
+struct infer_model *infer_model_open(const char *model_json_path, struct err *err);
+void infer_model_free(struct infer_model *model);
+const struct infer_model_info *infer_model_info(const struct infer_model *model);
+
+struct infer_session_config {
+    unsigned threads; /* 0 = all processors */
+};
+struct infer_session *infer_session_new(const struct infer_model *model, const struct infer_session_config *config,
+                                        struct err *err);
+void infer_session_free(struct infer_session *session);
+const struct infer_model *infer_session_model(const struct infer_session *session);
+const char *infer_backend_name(const struct infer_session *session); /* "cpu" */
+/* "oneDNN 2.6.3, avx512_core_vnni": what a replay must match. */
+const char *infer_backend_detail(const struct infer_session *session);
+
+/* Stage 1 over the lungs of an isotropic canonical volume (models/README.md): candidates with center_lps_mm,
+ * diameter_mm, detector_logit, best first. On failure *out is untouched. Caller frees with findings_free. */
+bool infer_detect(struct infer_session *session, const struct volume *iso, const struct mask *lungs,
+                  struct findings *out, struct err *err) PULMO_MUST_USE;
+
+/* Stage 2 on one candidate: trunk once, then pass_count stochastic passes as one batch; a pass is keyed by
+ * (seed, candidate, pass). dropout: rate in [0,1), or negative for the rate in the graph. pass_count 0 = one
+ * deterministic pass without dropout. */
+#define INFER_ATTENTION_SIDE 5
+struct infer_candidate_result {
+    uint32_t pass_count;
+    float logits[FINDING_PASSES_MAX];
+    float texture_probabilities[3]; /* solid, part-solid, ground-glass; mean over passes */
+    float diameter_mm;              /* mean over passes */
+    float attention[INFER_ATTENTION_SIDE][INFER_ATTENTION_SIDE][INFER_ATTENTION_SIDE]; /* [z][y][x], mean over passes */
+};
+struct infer_candidate_config {
+    uint64_t seed;      /* of the study: derived from series UID, model digest and the configured seed */
+    uint32_t candidate; /* index that keys the masks */
+    uint32_t pass_count;
+    double dropout;
+};
+bool infer_candidate(struct infer_session *session, const struct volume *iso, const double center_lps_mm[3],
+                     const struct infer_candidate_config *config, struct infer_candidate_result *out,
+                     struct err *err) PULMO_MUST_USE;
+
+/* HiResCAM (Draelos and Carin, arXiv:2011.08891): sum over channels of activation * gradient of the heatmap logit
+ * at the candidate, at the layer named by the model (cam_layer). map: owned by the caller, [z][y][x] on `grid`,
+ * a box of stride-4 cells around the candidate; values as computed (may be negative). */
+struct infer_cam {
+    struct grid grid; /* canonical, spacing 4 mm */
+    float *map;
+};
+bool infer_cam(struct infer_session *session, const struct volume *iso, const double center_lps_mm[3],
+               struct infer_cam *out, struct err *err) PULMO_MUST_USE;
+void infer_cam_free(struct infer_cam *cam);
+
+#endif

@@ -1,0 +1,210 @@
+/* The durable state of the appliance: instances, studies, jobs, results, verdicts, outbox, users, audit chain.
+ *
+ * SQLite (WAL, synchronous=FULL) beside content-addressed files. Reception, analysis and web meet only here. A handle
+ * belongs to one thread at a time; open one a thread. Every fact and its audit row are one transaction. */
+#ifndef PULMO_STORE_H
+#define PULMO_STORE_H
+
+#include "pulmo.h"
+
+struct store;
+
+struct store_config {
+    const char *folder;             /* made when absent */
+    int64_t quiet_ms;               /* no new instance of a study for this long = one part of completeness */
+    uint64_t disk_reserve_bytes;    /* reception refuses (ERR_NO_SPACE) below this much free space */
+    int64_t lease_ms;               /* of a job; renewed by store_job_renew */
+    uint32_t attempts_max;          /* then the job is dead */
+};
+/* Opens or makes the store and migrates it forward; ERR_CONFIG when it was written by a newer version. */
+struct store *store_open(const struct store_config *config, struct err *err);
+void store_close(struct store *store);
+void store_close_at(struct store **store);
+/* One per installation, made with the store (Device Observer UID, PS3.16 TID 1004). */
+bool store_device_uid(struct store *store, char out[DICOM_UID_SIZE], struct err *err) PULMO_MUST_USE;
+
+/* ---- reception --------------------------------------------------------------------------------------- */
+
+/* When true is returned, file, folder and row have been synced. The same UID with the same bytes is success again;
+ * with other bytes both are kept, `pixel_digest` telling transcoded from conflict, audited. A new instance of a study
+ * that has a result queues a superseding analysis. */
+bool store_instance_put(struct store *store, const struct instance *instance, struct err *err) PULMO_MUST_USE;
+/* Decoder for "transcoded or conflict": SHA-256 of decoded pixels; set once after store_open. NULL = all are conflicts. */
+typedef bool store_pixel_digest(const void *part10, size_t size, char out[65], struct err *err);
+void store_set_pixel_digest(struct store *store, store_pixel_digest *digest);
+
+bool store_association_opened(struct store *store, uint64_t association_id, const char *calling_aet,
+                              const char *peer_address, struct err *err) PULMO_MUST_USE;
+bool store_association_closed(struct store *store, uint64_t association_id, struct err *err) PULMO_MUST_USE;
+/* At start of reception: associations of a dead process no longer hold studies open. */
+bool store_associations_reset(struct store *store, struct err *err) PULMO_MUST_USE;
+
+/* ---- audit ------------------------------------------------------------------------------------------- */
+
+/* Appends a row of its own (events without another fact: start, stop, login, refused instance). code: DICOM PS3.15
+ * A.5 event code, e.g. "110114"; outcome 0 success, 4 minor, 8 serious failure; detail holds no patient data. */
+struct store_audit {
+    const char *code, *action, *actor, *address, *study_uid, *detail;
+    int outcome;
+};
+bool store_audit_append(struct store *store, const struct store_audit *audit, struct err *err) PULMO_MUST_USE;
+/* Walks the chain. *first_bad_row = 0 when whole, otherwise the first row whose digest or link does not hold (or the
+ * first that is missing), with the reason. *rows = rows read. */
+bool store_audit_verify(struct store *store, int64_t *rows, int64_t *first_bad_row, char *reason, size_t reason_size,
+                        struct err *err) PULMO_MUST_USE;
+/* One JSON document a line, oldest first. */
+bool store_audit_export(struct store *store, bool (*line)(void *context, const char *json, struct err *err), void *context,
+                        struct err *err) PULMO_MUST_USE;
+
+/* ---- jobs -------------------------------------------------------------------------------------------- */
+
+enum store_job_kind { STORE_JOB_ANALYSE = 1, STORE_JOB_DECODE, STORE_JOB_SIGN };
+struct store_job {
+    int64_t id; /* 0 = none due */
+    enum store_job_kind kind;
+    uint32_t attempt; /* from 1 */
+    char study_uid[DICOM_UID_SIZE];
+    int64_t study_revision; /* of the set of instances when the job was taken */
+    int64_t result_id;      /* STORE_JOB_SIGN: the result being signed */
+    char lease[40];
+};
+/* Makes jobs of studies that are complete (quiet time over, no open association that sent to them), then leases the
+ * oldest due job of the kinds in kinds_mask (1 << kind). */
+bool store_job_take(struct store *store, unsigned kinds_mask, int64_t now_ms, struct store_job *out, struct err *err) PULMO_MUST_USE;
+bool store_job_renew(struct store *store, const struct store_job *job, int64_t now_ms, struct err *err) PULMO_MUST_USE;
+/* Gives a job back after an error: retried with back-off when the kind is transient, dead otherwise or after
+ * attempts_max (the study is then shown as failed, with the sentence). */
+bool store_job_fail(struct store *store, const struct store_job *job, const struct err *why, struct err *err) PULMO_MUST_USE;
+
+/* Paths of a study's instances (current version of each SOP instance), owned: store_paths_free. */
+struct store_paths {
+    char **items;
+    size_t count;
+};
+bool store_study_paths(struct store *store, const char *study_uid, struct store_paths *out, struct err *err) PULMO_MUST_USE;
+void store_paths_free(struct store_paths *paths);
+
+/* ---- results ----------------------------------------------------------------------------------------- */
+
+enum store_status { STORE_ANALYSED = 1, STORE_REFUSED, STORE_FAILED };
+/* A named file of a result: "analysis.json", "sr.dcm", "seg.dcm", "overlay/attention/57.png", "series.json",
+ * "slice/57.i16", "contour/57.json". Names match [a-z0-9./_-]+, no "..". */
+struct store_artifact {
+    const char *name, *media_type;
+    const void *data;
+    size_t size;
+    bool send; /* to every destination, through the outbox */
+};
+struct store_report {
+    enum store_status status;
+    const char *series_uid, *reason; /* reason: "NOT_A_CHEST: ...", shown in the worklist */
+    const char *summary_json;        /* the analyze document, with findings */
+    const char *model_sha256, *backend;
+    uint32_t findings_reported;
+    double probability_max; /* orders the worklist */
+    bool review;
+    const struct store_artifact *artifacts;
+    size_t artifact_count;
+};
+/* Result, artifacts, outbox rows, job state and audit row: one commit. Results are immutable; an earlier one of the
+ * study becomes superseded. ERR_CONFLICT when the lease was lost: nothing is written. */
+bool store_job_finish(struct store *store, const struct store_job *job, const struct store_report *report, int64_t *result_id,
+                      struct err *err) PULMO_MUST_USE;
+/* Finishes a signing: the signed objects, with the signature row and the outbox. */
+bool store_sign_finish(struct store *store, const struct store_job *job, const struct store_artifact *artifacts,
+                       size_t artifact_count, struct err *err) PULMO_MUST_USE;
+
+struct store_result {
+    int64_t id, study_revision, created_ms, superseded_by; /* 0 = current */
+    enum store_status status;
+    char study_uid[DICOM_UID_SIZE], series_uid[DICOM_UID_SIZE];
+    char reason[256];
+    char model_sha256[65], backend[96];
+    bool review;
+    bool signed_by_reader;
+};
+bool store_result_get(struct store *store, int64_t result_id, struct store_result *out, struct err *err) PULMO_MUST_USE;
+/* The study's current result; id 0 when there is none. */
+bool store_result_current(struct store *store, const char *study_uid, struct store_result *out, struct err *err) PULMO_MUST_USE;
+/* Reads an artifact and checks its digest (ERR_NOT_FOUND; ERR_IO when the content is not what was stored). */
+bool store_artifact_read(struct store *store, int64_t result_id, const char *name, struct bytes *out, char media_type[64],
+                         struct err *err) PULMO_MUST_USE;
+
+/* ---- reading: worklist, verdicts, signature ---------------------------------------------------------- */
+
+struct store_study {
+    char study_uid[DICOM_UID_SIZE], patient_name[256], patient_id[128], accession_number[64], study_date[16];
+    char description[256];
+    char state[16]; /* "receiving", "queued", "analysing", "analysed", "refused", "failed", "signed" */
+    char reason[256];
+    int64_t received_ms, instances, result_id;
+    uint32_t findings_reported;
+    double probability_max;
+    bool review;
+};
+/* Studies that need eyes first: unsigned before signed, review and high probability first. Owned: free(*out). */
+bool store_study_list(struct store *store, size_t offset, size_t limit, struct store_study **out, size_t *count,
+                      struct err *err) PULMO_MUST_USE;
+bool store_study_get(struct store *store, const char *study_uid, struct store_study *out, struct err *err) PULMO_MUST_USE;
+
+/* What a reader decided on a finding of a result; append-only, the last one counts, undo appends "none". */
+struct store_verdict {
+    uint32_t finding_id; /* 0 when the reader added it: then the new id is returned in it (from 10001) */
+    char verdict[12];    /* "accepted", "rejected", "none", "added", "removed" (of an added one) */
+    double center_lps_mm[3], diameter_mm; /* "added" */
+    char user[64];
+    int64_t created_ms;
+};
+bool store_verdict_put(struct store *store, int64_t result_id, struct store_verdict *inout, struct err *err) PULMO_MUST_USE;
+/* The verdicts that count, one a finding. Owned: free(*out). */
+bool store_verdict_list(struct store *store, int64_t result_id, struct store_verdict **out, size_t *count, struct err *err) PULMO_MUST_USE;
+/* Queues the signing of a result by a user (already authenticated again with the password). Refuses (ERR_CONFLICT) a
+ * superseded or an already signed result. */
+bool store_sign_request(struct store *store, int64_t result_id, const char *user, struct err *err) PULMO_MUST_USE;
+/* Who asked for the signature of a STORE_JOB_SIGN. */
+bool store_sign_user(struct store *store, const struct store_job *job, char *user, size_t user_size, char *display_name,
+                     size_t display_name_size, struct err *err) PULMO_MUST_USE;
+
+/* ---- outbox ------------------------------------------------------------------------------------------ */
+
+struct store_outgoing {
+    int64_t id; /* 0 = none due */
+    char destination[64], name[64], path[512], lease[40];
+    int64_t result_id;
+    uint32_t attempt;
+};
+/* Destinations by name, from the configuration; new results are queued for each. Call once after open. */
+bool store_set_destinations(struct store *store, const char *const *names, size_t count, struct err *err) PULMO_MUST_USE;
+bool store_outbox_take(struct store *store, int64_t now_ms, struct store_outgoing *out, struct err *err) PULMO_MUST_USE;
+bool store_outbox_sent(struct store *store, const struct store_outgoing *outgoing, struct err *err) PULMO_MUST_USE;
+/* Transient: again with exponential back-off up to an hour, for as long as it takes; permanent (the peer refused the
+ * object): dead letter after attempts_max. */
+bool store_outbox_failed(struct store *store, const struct store_outgoing *outgoing, bool transient, const char *why,
+                         int64_t now_ms, struct err *err) PULMO_MUST_USE;
+struct store_counts {
+    int64_t studies, instances, jobs_queued, jobs_dead, outbox_waiting, outbox_dead, results;
+};
+bool store_counts(struct store *store, struct store_counts *out, struct err *err) PULMO_MUST_USE;
+
+/* ---- users and sessions ------------------------------------------------------------------------------ */
+
+/* Roles: "viewer", "radiologist", "administrator", "auditor". Passwords: Argon2id (RFC 9106), at least 10 characters. */
+bool store_user_add(struct store *store, const char *name, const char *display_name, const char *role, const char *password,
+                    struct err *err) PULMO_MUST_USE;
+bool store_user_password(struct store *store, const char *name, const char *password, struct err *err) PULMO_MUST_USE;
+bool store_user_disable(struct store *store, const char *name, struct err *err) PULMO_MUST_USE;
+struct store_user {
+    char name[64], display_name[128], role[16];
+    bool disabled;
+};
+bool store_user_list(struct store *store, struct store_user **out, size_t *count, struct err *err) PULMO_MUST_USE;
+/* Checks a password, in constant time for unknown users too; 5 failures lock the account for 15 minutes. Audited.
+ * ERR_DENIED with a sentence that does not tell which part was wrong; ERR_BUSY when locked. */
+bool store_user_check(struct store *store, const char *name, const char *password, const char *address, int64_t now_ms,
+                      struct store_user *out, struct err *err) PULMO_MUST_USE;
+/* Sessions: a random token for the cookie (its SHA-256 is what is stored), 30 minutes idle, 12 hours at most. */
+bool store_session_new(struct store *store, const char *user, int64_t now_ms, char token[65], struct err *err) PULMO_MUST_USE;
+bool store_session_check(struct store *store, const char *token, int64_t now_ms, struct store_user *out, struct err *err) PULMO_MUST_USE;
+bool store_session_end(struct store *store, const char *token, struct err *err) PULMO_MUST_USE;
+
+#endif

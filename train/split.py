@@ -1,0 +1,60 @@
+"""Who may be seen by what: hosts and nodules of each part of the split (split.json).
+
+Everything that reads data for training asks here, and nothing else opens the CSV files. A series
+named in never_train is refused even when someone edits the parts above it.
+"""
+import csv
+import hashlib
+import json
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PARTS = ("train", "validation", "test")
+
+
+def load():
+    return json.loads((HERE / "split.json").read_text())
+
+
+def patient_part(patient_id, split):
+    """The part a patient's nodules belong to: a salted hash, so that it never moves."""
+    rule = split["patients"]
+    if patient_id in rule["fixed"]:
+        return rule["fixed"][patient_id]
+    digest = hashlib.sha256((rule["salt"] + patient_id).encode()).hexdigest()
+    value = int(digest[:8], 16) / 2**32
+    if value < rule["test_below"]:
+        return "test"
+    return "validation" if value < rule["validation_below"] else "train"
+
+
+def refuse(rows, part, split):
+    """Raises when training data holds a series that it must never hold."""
+    bad = [r["seriesuid"] for r in rows if r["seriesuid"] in split["never_train"]]
+    if part != "test" and bad:
+        raise SystemExit(f"split.json puts series {bad[0]} into '{part}': it must never be trained on")
+    return rows
+
+
+def hosts(data, part, split=None):
+    """Rows of hosts.csv of one part, in the order of split.json."""
+    split = split or load()
+    with open(Path(data) / "hosts" / "hosts.csv") as f:
+        rows = {r["name"]: r for r in csv.DictReader(f)}
+    return refuse([rows[name] for name in split["hosts"][part]], part, split)
+
+
+def nodules(data, part, split=None):
+    """Rows of nodules.csv whose patient belongs to one part."""
+    split = split or load()
+    with open(Path(data) / "nodules" / "nodules.csv") as f:
+        rows = [r for r in csv.DictReader(f) if patient_part(r["patient_id"], split) == part]
+    return refuse(rows, part, split)
+
+
+def lesions(data, host_name):
+    """Known lesions of a host: [(z, y, x) LPS mm, diameter or -1, included]."""
+    with open(Path(data) / "hosts" / "lesions.csv") as f:
+        return [((float(r["z_lps_mm"]), float(r["y_lps_mm"]), float(r["x_lps_mm"])),
+                 float(r["diameter_mm"]), r["included"] == "1")
+                for r in csv.DictReader(f) if r["name"] == host_name]

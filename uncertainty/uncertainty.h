@@ -1,0 +1,33 @@
+/* Monte-Carlo dropout: how sure the model is of each finding (Gal and Ghahramani, ICML 2016). */
+#ifndef PULMO_UNCERTAINTY_H
+#define PULMO_UNCERTAINTY_H
+
+#include "infer/infer.h"
+
+struct uncertainty_config {
+    uint64_t seed;   /* of the study */
+    uint32_t passes; /* 1 .. FINDING_PASSES_MAX */
+    double dropout;  /* negative = the model's */
+    double operating_point; /* negative = the model's */
+};
+
+/* Runs the candidate network on every candidate and fills probability (mean of the calibrated passes), the 5th and
+ * 95th percentile, entropy_nats = H(mean p) and mutual_information_nats = H(mean p) - mean H(p) from uncalibrated
+ * passes (REFERENCE 2), pass_probabilities, texture, diameter, reported, review; sorts best first and numbers ids.
+ * With dropout 0 all passes are equal: the interval is empty and the mutual information is 0. */
+bool uncertainty_estimate(struct infer_session *session, const struct volume *iso,
+                          const struct uncertainty_config *config, struct findings *inout, struct err *err) PULMO_MUST_USE;
+
+/* The statistics alone: fills the fields above from pass_count logits of stage 2 and the detector's logit. */
+void uncertainty_summarise(const struct infer_model_info *model, const float *logits, uint32_t pass_count,
+                           struct finding *inout);
+
+/* A seed from what identifies a run, so that the same inputs give the same masks: first 8 bytes of
+ * SHA-256(configured seed, series UID, model digest). */
+bool uncertainty_study_seed(uint64_t configured, const char *series_uid, const char *model_sha256, uint64_t *out,
+                            struct err *err) PULMO_MUST_USE;
+
+/* One sentence for a radiologist: "Nodule, likely: 82 % (74 to 88 %), the passes agree". */
+void uncertainty_sentence(const struct finding *finding, char *out, size_t out_size);
+
+#endif

@@ -1,0 +1,39 @@
+/* What can be learned of a CT volume without a network: resampling, lungs, quality gate, nodule masks. */
+#ifndef PULMO_VOLUME_H
+#define PULMO_VOLUME_H
+
+#include "pulmo.h"
+
+/* The source volume on an isotropic grid of spacing_mm in canonical LPS order ([z][y][x], z to the head, y to the
+ * back, x to the left; identity direction), trilinear with an area average along axes that are shrunk.
+ * Voxels outside the source are -1024. Sides are the smallest that cover the source. Caller frees. */
+struct volume *volume_resample_iso(const struct volume *source, double spacing_mm, struct err *err);
+
+/* Lungs of an isotropic canonical volume, on its grid: 0 outside, 1 right lung, 2 left lung (3 where both touch and
+ * cannot be told apart). As models/README.md describes: air inside the body at 2 mm, trachea out, closed by 12 mm,
+ * holes filled. An empty mask is a valid answer (no lungs). Caller frees. */
+struct mask *volume_lungs(const struct volume *iso, struct err *err);
+
+/* Quality figures and the image part of the gate (NOT_A_CHEST, LUNGS_CUT): both lungs in view, plausible volume,
+ * not touching the first or last slice over a wide area. Adds to refusals; never fails on an odd image. */
+struct volume_quality {
+    double lung_volume_ml, right_ml, left_ml;
+    double cut_top_mm2, cut_bottom_mm2; /* lung area in the first and last slice */
+};
+void volume_gate(const struct volume *iso, const struct mask *lungs, struct volume_quality *quality,
+                 struct refusals *refusals);
+
+/* HU outside the lungs dilated by margin_mm become -1024, in place (models/README.md, Frame). */
+bool volume_mask_outside(struct volume *iso, const struct mask *lungs, double margin_mm, struct err *err) PULMO_MUST_USE;
+
+/* One nodule's mask on the SOURCE grid, from its centre and diameter: region growing with adaptive threshold, cut
+ * from vessels and pleura by an opening, bounded by 1.5 diameters. Never empty: at least the centre voxel.
+ * Fills long_axis_mm and short_axis_mm (in the axial slice with the largest area, RECIST: greatest distance between
+ * two contour points, and the greatest perpendicular to it), volume_mm3. Caller frees; voxel = 1 inside.
+ * The grid of the mask is the box of the source around the nodule, with its own affine. */
+struct mask *volume_segment_nodule(const struct volume *source, struct finding *inout, struct err *err);
+
+/* Lobe from position, or LOBE_UNKNOWN where side and zone do not decide it (no fissures are seen). */
+enum lobe volume_lobe(const struct mask *lungs, const double center_lps_mm[3]);
+
+#endif
