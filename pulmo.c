@@ -40,8 +40,8 @@ bool err_within(struct err *err, const char *format, ...) {
 }
 
 const char *err_kind_name(enum err_kind kind) {
-    static const char *const names[] = {"none",     "input",    "unsupported", "limit", "denied",  "not found", "conflict",
-                                        "no space", "i/o",      "network",     "busy",  "memory",  "config",    "internal"};
+    static const char *const names[] = {"none",     "input", "unsupported", "limit", "denied", "not found", "conflict",
+                                        "no space", "i/o",   "network",     "busy",  "memory", "config",    "internal"};
     return (size_t)kind < sizeof names / sizeof *names ? names[kind] : "unknown";
 }
 

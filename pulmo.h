@@ -17,7 +17,7 @@ extern "C" {
 #define PULMO_NOT_FOR_DIAGNOSIS "Research use only. Not for diagnosis."
 
 #define PULMO_MUST_USE __attribute__((warn_unused_result))
-#define PULMO_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define PULMO_PRINTF(text_index, first) __attribute__((format(printf, text_index, first)))
 /* Runs FREE(&variable) when the variable leaves its scope; an early return is then the whole error path. */
 #define PULMO_SCOPED(FREE) __attribute__((cleanup(FREE)))
 
@@ -80,9 +80,9 @@ int64_t pulmo_monotonic_ms(void); /* for durations and deadlines */
 /* ---- geometry ---------------------------------------------------------------------------------------- */
 
 struct grid {
-    int32_t size_ijk[3];         /* columns, rows, slices */
-    double spacing_mm[3];        /* along i, j, k */
-    double ijk_to_lps_mm[3][4];  /* affine of voxel centres; columns 0..2 = direction * spacing, 3 = origin */
+    int32_t size_ijk[3];        /* columns, rows, slices */
+    double spacing_mm[3];       /* along i, j, k */
+    double ijk_to_lps_mm[3][4]; /* affine of voxel centres; columns 0..2 = direction * spacing, 3 = origin */
 };
 size_t grid_voxels(const struct grid *grid);
 void grid_to_lps(const struct grid *grid, const double ijk[3], double lps_mm[3]);
@@ -126,7 +126,7 @@ struct finding {
     enum texture texture;
     enum lobe lobe;
     /* uncertainty: DESIGN 6, REFERENCE 2 */
-    double probability; /* mean of the calibrated passes */
+    double probability;                       /* mean of the calibrated passes */
     double probability_low, probability_high; /* 5th and 95th percentile */
     double entropy_nats, mutual_information_nats;
     uint32_t pass_count;
@@ -146,19 +146,30 @@ void findings_free(struct findings *findings);
 /* ---- why a series is refused: DESIGN 3 --------------------------------------------------------------- */
 
 enum refusal_code {
-    REFUSAL_NOT_CT = 0, REFUSAL_LOCALIZER, REFUSAL_NOT_AXIAL, REFUSAL_MIXED_GEOMETRY, REFUSAL_MISSING_SLICES,
-    REFUSAL_DUPLICATE_POSITIONS, REFUSAL_TOO_THICK, REFUSAL_TOO_FEW_SLICES, REFUSAL_NOT_A_CHEST,
-    REFUSAL_LUNGS_CUT, REFUSAL_OUT_OF_DISTRIBUTION, REFUSAL_UNREADABLE, REFUSAL_CODE_COUNT
+    REFUSAL_NOT_CT = 0,
+    REFUSAL_LOCALIZER,
+    REFUSAL_NOT_AXIAL,
+    REFUSAL_MIXED_GEOMETRY,
+    REFUSAL_MISSING_SLICES,
+    REFUSAL_DUPLICATE_POSITIONS,
+    REFUSAL_TOO_THICK,
+    REFUSAL_TOO_FEW_SLICES,
+    REFUSAL_NOT_A_CHEST,
+    REFUSAL_LUNGS_CUT,
+    REFUSAL_OUT_OF_DISTRIBUTION,
+    REFUSAL_UNREADABLE,
+    REFUSAL_CODE_COUNT
 };
 const char *refusal_name(enum refusal_code code); /* "NOT_CT" ... */
 
 #define REFUSALS_MAX 8
+struct refusal {
+    enum refusal_code code;
+    char text[200]; /* a sentence with figures: "8 slices are missing between z = -120.0 and -95.0 mm" */
+};
 struct refusals {
     size_t count; /* 0 = accepted */
-    struct refusal {
-        enum refusal_code code;
-        char text[200]; /* a sentence with figures: "8 slices are missing between z = -120.0 and -95.0 mm" */
-    } items[REFUSALS_MAX];
+    struct refusal items[REFUSALS_MAX];
 };
 void refusals_add(struct refusals *refusals, enum refusal_code code, const char *format, ...) PULMO_PRINTF(3, 4);
 
