@@ -50,6 +50,8 @@ void dicom_scp_stop(struct dicom_scp *scp); /* drains associations for up to 5 s
 
 /* Reads the attributes of `struct instance` from a Part 10 file in memory (borrowed into out->part10). */
 bool dicom_instance_parse(const void *part10, size_t size, struct instance *out, struct err *err) PULMO_MUST_USE;
+/* A UID derived from text, the same for the same text: 2.25.<128 bits of SHA-256 as a version 8 UUID> (PS3.5 B.2). */
+bool dicom_uid_derive(const char *text, char out[DICOM_UID_SIZE], struct err *err) PULMO_MUST_USE;
 /* SHA-256 of the decoded stored pixel values, for "transcoded or conflict". */
 bool dicom_pixel_digest(const void *part10, size_t size, char out[65], struct err *err) PULMO_MUST_USE;
 
