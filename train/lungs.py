@@ -1,4 +1,4 @@
-"""The lung mask: air components at 2 mm, airways out, closed by 12 mm, filled per axial slice.
+"""The lung mask: air components at 2 mm, airways out, closed by 12 mm, holes filled per axial slice.
 
 The C engine does the same (models/README.md, "Lungs"); numbers here and there must agree.
 """
@@ -12,8 +12,9 @@ AIR_HU = -400
 CLOSE_MM = 12.0
 COMPONENT_ML = 150          # smaller air components are bowel, airways, noise
 AIRWAY_MM2 = 1000           # an axial air section smaller than this and blacker than
-AIRWAY_HU = -930            # this is trachea or a main bronchus, not the tip of a lung
+AIRWAY_HU = -940            # this (median) is trachea or a main bronchus, not the tip of a lung
 AIRWAY_WALL_MM = 3.0
+HOLE_MM2 = 2500             # a hole up to this is tumour or vessel; a larger one is the heart
 
 
 def airways(hu, air):
@@ -25,8 +26,8 @@ def airways(hu, air):
             continue
         index = np.arange(1, count + 1)
         area = ndimage.sum_labels(air[k], labels, index) * GRID_MM**2
-        mean = ndimage.mean(hu[k], labels, index)
-        out[k] = np.isin(labels, index[(area < AIRWAY_MM2) & (mean < AIRWAY_HU)])
+        black = ndimage.median(hu[k], labels, index)
+        out[k] = np.isin(labels, index[(area < AIRWAY_MM2) & (black < AIRWAY_HU)])
     return out
 
 
@@ -50,6 +51,16 @@ def close(mask, radius_mm):
     return (shrunk | mask)[pad:-pad, pad:-pad, pad:-pad]
 
 
+def fill_holes(mask):
+    """Per axial slice, holes (4-connected) of at most HOLE_MM2."""
+    out = mask.copy()
+    for k in range(len(mask)):
+        labels, count = ndimage.label(ndimage.binary_fill_holes(mask[k]) & ~mask[k])
+        area = np.bincount(labels.ravel(), minlength=count + 1) * GRID_MM**2
+        out[k] |= (labels > 0) & (area[labels] <= HOLE_MM2)
+    return out
+
+
 def fill_masked_outside(hu):
     """A host comes as -1024 beyond 15 mm around its lungs; as tissue it cannot leak into the trachea."""
     labels, count = ndimage.label(hu <= -1024)
@@ -68,7 +79,7 @@ def lung_mask_2mm(hu, spacing_mm):
     air = small < AIR_HU
     tubes = airways(small, air)
     mask = close(components(air & ~tubes), CLOSE_MM)
-    mask = np.stack([ndimage.binary_fill_holes(s) for s in mask])
+    mask = fill_holes(mask)
     wall = ndimage.distance_transform_edt(~tubes, sampling=GRID_MM) <= AIRWAY_WALL_MM if tubes.any() \
         else tubes
     return (mask & ~wall)[:, 1:-1, 1:-1]

@@ -1,0 +1,192 @@
+"""Trains stage 1. Resumes from runs/detector.pt; the clock, not a count of steps, ends it.
+
+    python3 train/train_detector.py --minutes 60
+"""
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import crops
+import split as splits
+from detector import Detector
+
+SIDE, STRIDE = 64, 4
+CELLS = SIDE // STRIDE
+CENTRES = np.stack(np.meshgrid(*[np.arange(CELLS) * STRIDE + (STRIDE - 1) / 2] * 3,
+                               indexing="ij")).astype(np.float32)
+
+
+def choose(copies, hard, rng):
+    """(volume, findings, centre of interest) of one crop."""
+    i = rng.integers(len(copies.volumes))
+    volume, text = copies.volumes[i], copies.texts[i]
+    findings = text["findings"]
+    places = hard.get(text["host"], [])
+    kind = rng.choice(["nodule", "sham", "lung", "hard", "lesion"], p=[0.52, 0.12, 0.15, 0.17, 0.04])
+    if kind == "hard" and places:
+        # hard negatives are known in the host's native voxels; each copy has its own zoom
+        at = np.array(places[rng.integers(len(places))]) * text["scale"] - text["low"]
+        return volume, findings, at
+    among = [f for f in findings if f["kind"] == kind]
+    if among:
+        return volume, findings, np.array(among[rng.integers(len(among))]["at"])
+    return volume, findings, crops.random_lung_point(volume, rng)
+
+
+def targets(findings, points, chosen_side=SIDE):
+    """heat, weight of positives, weight of negatives, offset, log diameter per cell."""
+    heat = np.zeros((CELLS,) * 3, np.float32)
+    negative = np.ones((CELLS,) * 3, np.float32)
+    offset = np.zeros((3,) + heat.shape, np.float32)
+    size = np.zeros_like(heat)
+    for f, p in zip(findings, points):
+        if f["kind"] == "sham" or (p < -30).any() or (p > chosen_side + 30).any():
+            continue
+        delta = p[:, None, None, None] - CENTRES
+        r = np.sqrt((delta**2).sum(0))
+        d = f["mm"]
+        if f["kind"] == "ignore":
+            negative[r < max(d / 2 + 4, 6)] = 0
+            continue
+        negative *= (1 - np.exp(-r**2 / (2 * (1.5 + d / 5)**2)))**4
+        if d > 30:
+            negative[r < d / 2 + 4] = 0
+        inside = r <= max(2.6, d / 5)
+        if (p >= 0).all() and (p < chosen_side).all():
+            inside |= r == r.min()
+        if inside.any():
+            heat[inside] = 1 / np.sqrt(inside.sum())
+            offset[:, inside] = delta[:, inside]
+            size[inside] = np.log(d)
+    negative[heat > 0] = 0
+    for axis in range(3):     # a nodule cut in half by the crop's side is no fair negative
+        edge = [slice(None)] * 3
+        for end in (0, -1):
+            edge[axis] = end
+            negative[tuple(edge)] = 0
+    return heat, negative, offset, size
+
+
+def make_batch(copies, hard, rng, batch):
+    images, goals = [], []
+    for _ in range(batch):
+        volume, findings, at = choose(copies, hard, rng)
+        corner = np.round(at - SIDE / 2 + rng.uniform(-20, 20, 3)).astype(int)
+        points = np.array([f["at"] for f in findings], np.float32).reshape(-1, 3) - corner
+        crop, points = crops.flip(crops.cut(volume, corner.tolist(), SIDE), points, rng)
+        images.append(crops.change_grey(crop, rng)[None])
+        goals.append(targets(findings, points))
+    stacked = [torch.from_numpy(np.stack(g)) for g in zip(*goals)]
+    return torch.from_numpy(np.stack(images)), stacked
+
+
+def loss_of(outputs, goals):
+    """Focal loss as in CenterNet (alpha 2, beta 4 in the negative weight) and smooth L1."""
+    logit, offset, log_diameter = outputs
+    heat, negative, offset_goal, size_goal = goals
+    logit = logit[:, 0]
+    p = torch.sigmoid(logit)
+    log_p, log_q = torch.nn.functional.logsigmoid(logit), torch.nn.functional.logsigmoid(-logit)
+    count = heat.sum().clamp(min=1)
+    focal = -(heat * (1 - p)**2 * log_p + negative * p**2 * log_q).sum() / count
+    smooth = torch.nn.functional.smooth_l1_loss
+    where = smooth(offset, offset_goal, reduction="none").sum(1)
+    how_big = smooth(log_diameter[:, 0], size_goal, reduction="none", beta=0.2)
+    box = (heat * (where + how_big)).sum() / count
+    return focal + 0.3 * box, focal.item(), box.item()
+
+
+class Average:
+    """Exponential moving average of the weights: what is mined with, exported and evaluated."""
+
+    def __init__(self, net):
+        self.state = {k: v.clone() for k, v in net.state_dict().items()}
+
+    def update(self, net, step):
+        decay = min(0.998, (1 + step) / (10 + step))
+        for k, v in net.state_dict().items():
+            if v.dtype.is_floating_point:
+                self.state[k].lerp_(v, 1 - decay)
+            else:
+                self.state[k].copy_(v)
+
+
+def save(path, **what):
+    torch.save(what, str(path) + ".part")
+    os.replace(str(path) + ".part", path)
+
+
+def learning_rate(done, top):
+    """Cosine over the share of the time that is used up, after a short warm-up."""
+    return top * min(1.0, done / 0.02 + 0.05) * (0.5 + 0.5 * np.cos(np.pi * min(done, 1.0))) + 1e-6
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cache", default=str(splits.HERE / "cache"))
+    parser.add_argument("--runs", default=str(splits.HERE / "runs"))
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--top-rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    torch.manual_seed(args.seed)
+    runs = Path(args.runs)
+    runs.mkdir(exist_ok=True)
+    net = Detector()
+    optimizer = torch.optim.AdamW(net.parameters(), args.top_rate, weight_decay=1e-3)
+    average, step, used = Average(net), 0, 0.0
+    checkpoint = runs / "detector.pt"
+    if checkpoint.exists():
+        saved = torch.load(checkpoint)
+        net.load_state_dict(saved["net"])
+        optimizer.load_state_dict(saved["optimizer"])
+        average.state, step, used = saved["average"], saved["step"], saved["used"]
+    copies, hard, hard_file = crops.Copies(Path(args.cache) / "train"), {}, runs / "hard.json"
+    rng = np.random.default_rng([args.seed, step])
+    batches = crops.Prefetch(lambda: make_batch(copies, hard, rng, args.batch))
+    minutes_file = runs / "detector.minutes"      # lets a running training be cut short
+    saved_at = last = time.time()
+    sums = np.zeros(3)
+    while True:
+        total = float(minutes_file.read_text()) if minutes_file.exists() else args.minutes
+        if used / 60 >= total:
+            break
+        images, goals = batches.get()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(used / 60 / total, args.top_rate)
+        loss, focal, box = loss_of(net(images), goals)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        optimizer.step()
+        step += 1
+        average.update(net, step)
+        now = time.time()
+        used, last = used + now - last, now
+        sums += loss.item(), focal, box
+        if step % 100 == 0:
+            copies.refresh()
+            if hard_file.exists() and not hard:
+                hard.update(json.loads(hard_file.read_text()))
+            print(f"{used / 60:6.1f} min step {step} crops {step * args.batch} loss "
+                  f"{sums[0] / 100:.3f} focal {sums[1] / 100:.3f} box {sums[2] / 100:.3f} "
+                  f"copies {len(copies.volumes)} hard {sum(map(len, hard.values()))}", flush=True)
+            sums[:] = 0
+        if now - saved_at > 180:
+            saved_at = now
+            save(checkpoint, net=net.state_dict(), optimizer=optimizer.state_dict(),
+                 average=average.state, step=step, used=used)
+    save(checkpoint, net=net.state_dict(), optimizer=optimizer.state_dict(),
+         average=average.state, step=step, used=used)
+    print(f"done: {step * args.batch} crops in {used / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main()
