@@ -8,8 +8,8 @@
 
 struct evaluation_config {
     const char *truth_csv, *marks_csv, *series_list; /* paths */
-    uint32_t max_marks;       /* a scan; 0 = no limit */
-    uint32_t bootstrap_count; /* scans resampled with replacement; 0 = no interval */
+    uint32_t max_marks;                              /* a scan; 0 = no limit */
+    uint32_t bootstrap_count;                        /* scans resampled with replacement; 0 = no interval */
     uint64_t seed;
 };
 struct evaluation {
@@ -21,5 +21,8 @@ struct evaluation {
 };
 bool evaluation_run(const struct evaluation_config *config, struct evaluation *out, struct err *err) PULMO_MUST_USE;
 void evaluation_free(struct evaluation *evaluation);
+
+/* Writes the FROC curve as SVG (logarithmic false positives a scan from 1/8 to 8, the seven points, CPM). */
+bool evaluation_plot_svg(const struct evaluation *evaluation, const char *path, struct err *err) PULMO_MUST_USE;
 
 #endif

@@ -24,7 +24,8 @@ void volume_gate(const struct volume *iso, const struct mask *lungs, struct volu
                  struct refusals *refusals);
 
 /* HU outside the lungs dilated by margin_mm become -1024, in place (models/README.md, Frame). */
-bool volume_mask_outside(struct volume *iso, const struct mask *lungs, double margin_mm, struct err *err) PULMO_MUST_USE;
+bool volume_mask_outside(struct volume *iso, const struct mask *lungs, double margin_mm,
+                         struct err *err) PULMO_MUST_USE;
 
 /* One nodule's mask on the SOURCE grid, from its centre and diameter: region growing with adaptive threshold, cut
  * from vessels and pleura by an opening, bounded by 1.5 diameters. Never empty: at least the centre voxel.
@@ -32,6 +33,23 @@ bool volume_mask_outside(struct volume *iso, const struct mask *lungs, double ma
  * two contour points, and the greatest perpendicular to it), volume_mm3. Caller frees; voxel = 1 inside.
  * The grid of the mask is the box of the source around the nodule, with its own affine. */
 struct mask *volume_segment_nodule(const struct volume *source, struct finding *inout, struct err *err);
+
+/* The outline of a mask in the source CT's pixels, for a viewer: closed paths by marching squares at the half level,
+ * so that a path runs midway between a voxel inside and its neighbour outside. Pixel centres are at integers. */
+struct volume_contour {
+    int32_t k;           /* slice of the source grid */
+    size_t count;        /* points; the last joins the first */
+    double (*points)[2]; /* x = column, y = row; owned */
+};
+struct volume_contours {
+    struct volume_contour *items; /* owned; by slice, from the lowest */
+    size_t count;
+};
+/* mask: on a box of `source` (volume_segment_nodule makes such). ERR_INPUT when it is not one: other spacing, not
+ * aligned to its voxels. On failure *out is untouched. Free with volume_contours_free. */
+bool volume_contours_trace(const struct mask *mask, const struct grid *source, struct volume_contours *out,
+                           struct err *err) PULMO_MUST_USE;
+void volume_contours_free(struct volume_contours *contours);
 
 /* Lobe from position, or LOBE_UNKNOWN where side and zone do not decide it (no fissures are seen). */
 enum lobe volume_lobe(const struct mask *lungs, const double center_lps_mm[3]);
