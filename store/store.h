@@ -15,6 +15,7 @@ struct store_config {
     uint64_t disk_reserve_bytes;    /* reception refuses (ERR_NO_SPACE) below this much free space */
     int64_t lease_ms;               /* of a job; renewed by store_job_renew */
     uint32_t attempts_max;          /* then the job is dead */
+    uint32_t password_memory_kib;   /* cost of Argon2id; 0 = 65536 */
 };
 /* Opens or makes the store and migrates it forward; ERR_CONFIG when it was written by a newer version. */
 struct store *store_open(const struct store_config *config, struct err *err);
@@ -110,6 +111,11 @@ struct store_report {
  * study becomes superseded. ERR_CONFLICT when the lease was lost: nothing is written. */
 bool store_job_finish(struct store *store, const struct store_job *job, const struct store_report *report, int64_t *result_id,
                       struct err *err) PULMO_MUST_USE;
+/* Finishes a DECODE job: artifacts of the study's revision, made from its instances alone ("series.json",
+ * "slices.i16": all slices in one artifact, read by range). Needs no result, so that a study opens in the viewer before
+ * its analysis is done. ERR_CONFLICT when the lease was lost. */
+bool store_decode_finish(struct store *store, const struct store_job *job, const struct store_artifact *artifacts,
+                         size_t artifact_count, struct err *err) PULMO_MUST_USE;
 /* Finishes a signing: the signed objects, with the signature row and the outbox. */
 bool store_sign_finish(struct store *store, const struct store_job *job, const struct store_artifact *artifacts,
                        size_t artifact_count, struct err *err) PULMO_MUST_USE;
@@ -129,6 +135,13 @@ bool store_result_current(struct store *store, const char *study_uid, struct sto
 /* Reads an artifact and checks its digest (ERR_NOT_FOUND; ERR_IO when the content is not what was stored). */
 bool store_artifact_read(struct store *store, int64_t result_id, const char *name, struct bytes *out, char media_type[64],
                          struct err *err) PULMO_MUST_USE;
+/* Reads an artifact of the study's newest decoded revision (store_decode_finish) and checks its digest. */
+bool store_study_artifact_read(struct store *store, const char *study_uid, const char *name, struct bytes *out,
+                               char media_type[64], struct err *err) PULMO_MUST_USE;
+/* size bytes from offset, owned. ERR_INPUT when the range leaves the artifact. The digest covers the whole content and
+ * is not checked here: only the file's size is (a whole read checks it). */
+bool store_study_artifact_read_range(struct store *store, const char *study_uid, const char *name, uint64_t offset,
+                                     size_t size, struct bytes *out, struct err *err) PULMO_MUST_USE;
 
 /* ---- reading: worklist, verdicts, signature ---------------------------------------------------------- */
 
