@@ -1,0 +1,89 @@
+"""Stage 2: looks at one candidate in a 40 mm cube: nodule or not, texture, size, where it looked.
+
+Strided trunk to 5x5x5 tokens, one Top-K sparse attention block, and a head that keeps position: it
+must tell a nodule in the centre from one beside it. Dropout sits behind the trunk only, so that a
+Monte-Carlo run computes the trunk once (models/README.md).
+"""
+import math
+
+import torch
+from torch import nn
+
+from detector import Block, Down
+
+SIDE, TOKENS = 40, 5
+
+
+class TopKAttention(nn.Module):
+    """Each query attends to its K best keys only. The order of operations is part of the contract."""
+
+    def __init__(self, width, heads, keep):
+        super().__init__()
+        self.heads, self.depth, self.keep = heads, width // heads, keep
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        self.scale = 1.0 / math.sqrt(self.depth)
+
+    def split(self, x):
+        return x.reshape(-1, TOKENS**3, self.heads, self.depth).transpose(1, 2)
+
+    def forward(self, tokens):
+        q, k, v = self.split(self.query(tokens)), self.split(self.key(tokens)), \
+            self.split(self.value(tokens))
+        scores = torch.matmul(q, k.transpose(2, 3)) * self.scale
+        best, _ = torch.topk(scores, self.keep, dim=-1, largest=True, sorted=True)
+        least = best.amin(-1, keepdim=True)
+        kept = torch.where(scores >= least, scores, torch.tensor(-1e9))
+        weights = torch.softmax(kept, -1)                      # [N, heads, query, key]
+        mixed = torch.matmul(weights, v).transpose(1, 2).reshape(-1, TOKENS**3, self.heads * self.depth)
+        return self.out(mixed), weights.mean(1).mean(1)        # what each token receives
+
+
+class Norm(nn.Module):
+    """Layer normalisation from its parts: opset 13 has no operator for it."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x):
+        centred = x - x.mean(-1, keepdim=True)
+        variance = centred.pow(2).mean(-1, keepdim=True)
+        return centred / torch.sqrt(variance + 1e-5) * self.weight + self.bias
+
+
+class Candidate(nn.Module):
+    """crop [N,1,40,40,40] -> logit [N,1], texture [N,3], log_diameter [N,1], attention [N,1,5,5,5]."""
+
+    def __init__(self, widths=(16, 32, 64), heads=4, keep=24, dropout=0.2):
+        super().__init__()
+        a, b, c = widths
+        self.trunk = nn.Sequential(Down(1, a), Block(a), Down(a, b), Block(b), Block(b),
+                                   Down(b, c), Block(c))
+        self.width = c
+        self.position = nn.Parameter(torch.randn(1, TOKENS**3, c) * 0.02)
+        self.before = Norm(c)
+        self.attention = TopKAttention(c, heads, keep)
+        self.drop_attention = nn.Dropout(dropout)
+        self.after = Norm(c)
+        self.squeeze = nn.Linear(c, 8)                         # keeps position: 125 tokens x 8
+        self.drop_head = nn.Dropout(dropout)
+        self.hidden = nn.Linear(TOKENS**3 * 8, 64)
+        self.drop_last = nn.Dropout(dropout)
+        self.logit = nn.Linear(64, 1)
+        self.texture = nn.Linear(64, 3)
+        self.log_diameter = nn.Linear(64, 1)
+        nn.init.constant_(self.log_diameter.bias, 2.0)
+
+    def forward(self, crop):
+        x = self.trunk(crop)                                   # [N, c, 5, 5, 5]
+        tokens = x.reshape(-1, self.width, TOKENS**3).transpose(1, 2) + self.position
+        mixed, received = self.attention(self.before(tokens))
+        tokens = tokens + self.drop_attention(mixed)
+        flat = torch.relu(self.squeeze(self.after(tokens))).flatten(1)
+        hidden = self.drop_last(torch.relu(self.hidden(self.drop_head(flat))))
+        return self.logit(hidden), self.texture(hidden), self.log_diameter(hidden), \
+            received.reshape(-1, 1, TOKENS, TOKENS, TOKENS)

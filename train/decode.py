@@ -1,0 +1,91 @@
+"""From a 1 mm volume to scored candidates, exactly as the C engine does it (models/README.md).
+
+The Gaussian rim of tiles, test-time flips and the like are left out on purpose: whatever is
+evaluated here must be what ships.
+"""
+import numpy as np
+import torch
+
+STRIDE = 4
+TILE, MARGIN = 128, 16
+LUNG_MM = 3.0             # a centre may lie this far outside the lung mask
+
+
+def tile_starts(side, tile=TILE, margin=MARGIN):
+    """Starts of tiles whose inner parts cover 0..side; the first starts margin before the volume."""
+    inner = tile - 2 * margin
+    return [i * inner - margin for i in range(max(1, -(-side // inner)))]
+
+
+def heatmaps(net, image):
+    """image float32 [D][H][W] -> (heat logit, offset, log diameter) at stride 4, from inner parts of
+    overlapping tiles; outside the volume the input is 0."""
+    cells = [-(-n // STRIDE) for n in image.shape]
+    out = np.full([5] + cells, -20, np.float32)
+    edge, inner = MARGIN // STRIDE, (TILE - 2 * MARGIN) // STRIDE
+    corners = [(z, y, x) for z in tile_starts(image.shape[0]) for y in tile_starts(image.shape[1])
+               for x in tile_starts(image.shape[2])]
+    padded = np.pad(image, [(MARGIN, TILE)] * 3)
+    with torch.no_grad():
+        for z, y, x in corners:
+            tile = padded[z + MARGIN:z + MARGIN + TILE, y + MARGIN:y + MARGIN + TILE,
+                          x + MARGIN:x + MARGIN + TILE]
+            if not tile.any():
+                continue
+            got = torch.cat(net(torch.from_numpy(tile[None, None])), 1)[0].numpy()
+            got = got[:, edge:edge + inner, edge:edge + inner, edge:edge + inner]
+            at = [(c + MARGIN) // STRIDE for c in (z, y, x)]
+            part = [min(inner, n - a) for n, a in zip(cells, at)]
+            out[:, at[0]:at[0] + part[0], at[1]:at[1] + part[1], at[2]:at[2] + part[2]] = \
+                got[:, :part[0], :part[1], :part[2]]
+    return out
+
+
+def peaks(maps, lung_distance, score_min):
+    """Local maxima (3x3x3 cells, ties to the first) -> rows of z, y, x (voxels), diameter, logit."""
+    heat = maps[0]
+    padded = np.pad(heat, 1, constant_values=-np.inf)
+    around = np.stack([padded[1 + a:1 + a + heat.shape[0], 1 + b:1 + b + heat.shape[1],
+                              1 + c:1 + c + heat.shape[2]]
+                       for a in (-1, 0, 1) for b in (-1, 0, 1) for c in (-1, 0, 1)])
+    first = around[:13].max(0)
+    rest = around[14:].max(0)
+    logit_min = np.log(score_min / (1 - score_min))
+    cells = np.argwhere((heat > first) & (heat >= rest) & (heat >= logit_min))
+    rows = []
+    for cell in cells:
+        k, j, i = cell
+        centre = cell * STRIDE + (STRIDE - 1) / 2 + np.clip(maps[1:4, k, j, i], -8, 8)
+        at = tuple(np.clip(np.round(centre), 0, np.array(lung_distance.shape) - 1).astype(int))
+        if lung_distance[at] <= LUNG_MM:
+            rows.append([*centre, np.exp(np.clip(maps[4, k, j, i], 0.7, 4.4)), heat[k, j, i]])
+    return np.array(rows, float).reshape(-1, 5)
+
+
+def suppress(rows, limit):
+    """Best first; drops a mark that lies within the radius of a better one, or whose own radius
+    holds a better one."""
+    kept = []
+    for row in rows[np.argsort(-rows[:, 4], kind="stable")]:
+        near = [np.linalg.norm(row[:3] - k[:3]) < max(k[3], row[3], 6) / 2 for k in kept]
+        if not any(near):
+            kept.append(row)
+        if len(kept) == limit:
+            break
+    return np.array(kept, float).reshape(-1, 5)
+
+
+def candidates(net, image, lung_distance, score_min=0.02, limit=60):
+    return suppress(peaks(heatmaps(net, image), lung_distance, score_min), limit)
+
+
+def crops40(image, rows, side=40):
+    """float32 [N][1][40][40][40], whole voxels: the crop starts at floor(centre) - 19, so that the
+    point between voxels 19 and 20 lies within half a voxel of the candidate."""
+    padded = np.pad(image, side)
+    out = np.empty((len(rows), 1, side, side, side), np.float32)
+    for n, row in enumerate(rows):
+        low = np.floor(row[:3]).astype(int) - (side // 2 - 1) + side
+        low = np.clip(low, 0, np.array(padded.shape) - side)
+        out[n, 0] = padded[low[0]:low[0] + side, low[1]:low[1] + side, low[2]:low[2] + side]
+    return out

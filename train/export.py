@@ -1,0 +1,163 @@
+"""Writes models/detector.onnx, candidate.onnx and model.json from the checkpoints in runs/.
+
+    python3 train/export.py [--out ../models]
+
+The exported graphs are run by onnx_run.py and must agree with PyTorch before anything is written.
+"""
+import argparse
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+import decode
+import onnx_run
+import split as splits
+from candidate import SIDE, Candidate
+from detector import Detector
+
+VERSION = "0.1.0"
+DROPOUT = 0.2
+
+
+def average_of(path, net):
+    """Loads the moving average of a checkpoint; an untrained net where there is none yet."""
+    if path.exists():
+        net.load_state_dict(torch.load(path)["average"])
+    else:
+        print(f"warning: {path.name} is missing, exporting untrained weights")
+    return net.eval()
+
+
+def fold_norms(net):
+    """Batch normalisation into the convolution before it: fewer passes over memory in the engine."""
+    for module in net.modules():
+        names = list(module._modules)
+        for name, following in zip(names, names[1:]):
+            conv, norm = module._modules[name], module._modules[following]
+            if isinstance(conv, nn.Conv3d) and isinstance(norm, nn.BatchNorm3d):
+                module._modules[name] = nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
+                module._modules[following] = nn.Identity()
+    return net
+
+
+def to_onnx(net, example, path, inputs, outputs):
+    axes = {name: {0: "N"} for name in inputs + outputs}
+    if inputs == ["image"]:
+        for i, side in ((2, "D"), (3, "H"), (4, "W")):
+            axes["image"][i] = side
+            for name in outputs:
+                axes[name][i] = side + "_4"
+    for module in net.modules():      # dropout must be in training mode or the exporter drops it
+        if isinstance(module, nn.Dropout):
+            module.train()
+    torch.onnx.export(net, example, str(path), opset_version=13, input_names=inputs,
+                      output_names=outputs, dynamic_axes=axes, do_constant_folding=True,
+                      training=torch.onnx.TrainingMode.PRESERVE)
+    net.eval()
+
+
+def tidy(model, cam_layer=None):
+    """Dropout without its training_mode input (so that any runtime passes it through); a readable
+    name for the tensor whose HiResCAM is taken; initialisers that nothing uses dropped."""
+    graph = model.graph
+    for node in graph.node:
+        if node.op_type == "Dropout":
+            del node.input[2:]
+            del node.output[1:]
+        if cam_layer:
+            for names in (node.input, node.output):
+                for i, name in enumerate(names):
+                    if name == cam_layer:
+                        names[i] = "cam"
+    used = {name for node in graph.node for name in node.input}
+    while True:
+        idle = [n for n in graph.node if n.op_type == "Constant" and n.output[0] not in used]
+        if not idle:
+            break
+        for node in idle:
+            graph.node.remove(node)
+    keep = [t for t in graph.initializer if t.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(keep)
+    del model.graph.value_info[:]
+    onnx.checker.check_model(model)
+    return model
+
+
+def cam_tensor(model):
+    """The Relu behind the join of context and detail: the Relu that follows the convolution that
+    takes the Concat. Three convolutions lie between it and the heatmap."""
+    after = {name: node for node in model.graph.node for name in node.input}
+    node = next(n for n in model.graph.node if n.op_type == "Concat")
+    while node.op_type != "Relu":
+        node = after[node.output[0]]
+    return node.output[0]
+
+
+def compare(model, net, example, what):
+    with torch.no_grad():
+        want = net(example)
+    got = onnx_run.run(model, {model.graph.input[0].name: example})
+    for name, w in zip([o.name for o in model.graph.output], want):
+        worst = (got[name] - w).abs().max().item()
+        print(f"{what} {name}: {tuple(w.shape)} differs by {worst:.2e}")
+        assert worst < 1e-3, "the exported graph is not the network"
+
+
+def sha256(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def write_model(path, model):
+    onnx.save(model, str(path) + ".part")
+    os.replace(str(path) + ".part", path)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", default=str(splits.HERE / "runs"))
+    parser.add_argument("--out", default=str(splits.HERE / "../models"))
+    args = parser.parse_args()
+    runs, out = Path(args.runs), Path(args.out)
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    detector = fold_norms(average_of(runs / "detector.pt", Detector()))
+    candidate = fold_norms(average_of(runs / "candidate.pt", Candidate(dropout=DROPOUT)))
+    scratch = runs / "export.onnx"
+    to_onnx(detector, torch.rand(1, 1, 32, 32, 32), scratch, ["image"],
+            ["heatmap", "offset", "log_diameter"])
+    model = onnx.load(str(scratch))
+    model = tidy(model, cam_tensor(model))
+    compare(model, detector, torch.rand(2, 1, 40, 32, 48), "detector")
+    write_model(out / "detector.onnx", model)
+    to_onnx(candidate, torch.rand(2, 1, SIDE, SIDE, SIDE), scratch, ["crop"],
+            ["logit", "texture", "log_diameter", "attention"])
+    model = tidy(onnx.load(str(scratch)))
+    compare(model, candidate, torch.rand(3, 1, SIDE, SIDE, SIDE), "candidate")
+    write_model(out / "candidate.onnx", model)
+    fitted = {"calibration": {"a": 1.0, "b": 0.0, "c": 0.0}, "operating_point": 0.5,
+              "score_min": 0.02, "candidates_max": 60}
+    if (runs / "calibration.json").exists():
+        fitted.update(json.loads((runs / "calibration.json").read_text()))
+    text = {"name": "pulmo-nodule", "version": VERSION,
+            "detector": {"file": "detector.onnx", "sha256": sha256(out / "detector.onnx"),
+                         "cam_layer": "cam", "tile": decode.TILE, "margin": decode.MARGIN,
+                         "score_min": fitted["score_min"],
+                         "candidates_max": fitted["candidates_max"]},
+            "candidate": {"file": "candidate.onnx", "sha256": sha256(out / "candidate.onnx"),
+                          "side": SIDE, "dropout": DROPOUT},
+            "calibration": fitted["calibration"], "operating_point": fitted["operating_point"],
+            "passes": 30}
+    (out / "model.json").write_text(json.dumps(text, indent=1) + "\n")
+    print(json.dumps({k: np.sum([np.prod(p.shape) for p in n.parameters()]).item()
+                      for k, n in (("detector", detector), ("candidate", candidate))}))
+
+
+if __name__ == "__main__":
+    main()
