@@ -15,6 +15,7 @@ extern "C" {
 
 struct shim_dataset; /* a data set or an item; the root owns its items */
 
+/* Empty, but for Specific Character Set = ISO_IR 192 (UTF-8). */
 struct shim_dataset *shim_dataset_new(struct err *err);
 void shim_dataset_free(struct shim_dataset *dataset); /* roots only; items are borrowed from their root */
 void shim_dataset_free_at(struct shim_dataset **dataset);
@@ -30,13 +31,15 @@ const char *shim_dataset_transfer_syntax(const struct shim_dataset *dataset); /*
 
 bool shim_put_string(struct shim_dataset *dataset, uint32_t tag, const char *value, struct err *err) PULMO_MUST_USE;
 bool shim_put_u16(struct shim_dataset *dataset, uint32_t tag, const uint16_t *values, size_t count, struct err *err) PULMO_MUST_USE;
+/* UL; AT too, each value (group << 16) | element. */
 bool shim_put_u32(struct shim_dataset *dataset, uint32_t tag, const uint32_t *values, size_t count, struct err *err) PULMO_MUST_USE;
 bool shim_put_f32(struct shim_dataset *dataset, uint32_t tag, const float *values, size_t count, struct err *err) PULMO_MUST_USE;
 bool shim_put_f64(struct shim_dataset *dataset, uint32_t tag, const double *values, size_t count, struct err *err) PULMO_MUST_USE;
 bool shim_put_bytes(struct shim_dataset *dataset, uint32_t tag, const void *data, size_t size, struct err *err) PULMO_MUST_USE;
 /* Appends an item to a sequence (made when absent); the item is borrowed. An empty sequence: item = NULL. */
 bool shim_put_item(struct shim_dataset *dataset, uint32_t sequence_tag, struct shim_dataset **item, struct err *err) PULMO_MUST_USE;
-/* Copies one attribute (with sequences) from another data set; absent = nothing is done, true. */
+/* Copies one attribute (with sequences) from another data set, as UTF-8; absent = nothing is done, true. Specific
+ * Character Set itself is never copied. */
 bool shim_copy(struct shim_dataset *to, const struct shim_dataset *from, uint32_t tag, struct err *err) PULMO_MUST_USE;
 bool shim_remove(struct shim_dataset *dataset, uint32_t tag);
 
@@ -63,6 +66,10 @@ bool shim_frame_decode(const struct shim_dataset *dataset, size_t frame, int32_t
 bool shim_frame_fragments(const struct shim_dataset *dataset, size_t frame, struct bytes *out, struct err *err) PULMO_MUST_USE;
 /* Re-encodes uncompressed pixel data to a syntax that DCMTK can write (JPEG lossless, JPEG-LS, RLE, deflated). */
 bool shim_dataset_encode(struct shim_dataset *dataset, const char *transfer_syntax_uid, struct err *err) PULMO_MUST_USE;
+/* Sets compressed frames (one fragment each) made elsewhere as the pixel data, in an encapsulated syntax known to DCMTK
+ * (JPEG 2000: dicom/jpeg2000.h); shim_dataset_write then takes the same UID. */
+bool shim_put_frames(struct shim_dataset *dataset, const char *transfer_syntax_uid, const struct bytes *frames,
+                     size_t count, struct err *err) PULMO_MUST_USE;
 
 void shim_uid_new(char out[DICOM_UID_SIZE]); /* under this product's root, unique */
 

@@ -1,0 +1,160 @@
+#include "dicom/structure.h"
+
+#include <string.h>
+
+static const uint32_t TAG_ITEM = 0xFFFEE000, TAG_ITEM_END = 0xFFFEE00D, TAG_SEQUENCE_END = 0xFFFEE0DD;
+static const uint32_t TAG_PIXEL_DATA = 0x7FE00010;
+static const uint32_t UNDEFINED_LENGTH = 0xFFFFFFFF; /* PS3.5 7.1.1 */
+
+/* A container that is open: the data set, a sequence (holds items) or an item (holds elements). */
+struct level {
+    size_t end; /* offset behind its last byte; of an undefined length: that of its parent */
+    bool undefined, holds_items, explicit_vr, fragments;
+};
+
+struct walk {
+    const uint8_t *data;
+    size_t offset;
+    bool big_endian;
+    size_t depth;
+    struct level levels[2 * STRUCTURE_DEPTH_MAX + 1];
+};
+
+struct header {
+    uint32_t tag, length;
+    char vr[3];
+};
+
+static uint16_t read_u16(const struct walk *walk, size_t at) {
+    const uint8_t *p = walk->data + at;
+    return (uint16_t)(walk->big_endian ? p[0] << 8 | p[1] : p[1] << 8 | p[0]);
+}
+
+static uint32_t read_u32(const struct walk *walk, size_t at) {
+    const uint32_t first = read_u16(walk, at), second = read_u16(walk, at + 2);
+    return walk->big_endian ? first << 16 | second : second << 16 | first;
+}
+
+/* Short form of PS3.5 7.1.2: these, and what DCMTK reads the same way, a VR that is not two capital letters. */
+static bool has_short_length(const char vr[3]) {
+    static const char names[] = "AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US ";
+    for (const char *name = names; *name != '\0'; name += 3) {
+        if (memcmp(name, vr, 2) == 0) {
+            return true;
+        }
+    }
+    return vr[0] < 'A' || vr[0] > 'Z' || vr[1] < 'A' || vr[1] > 'Z';
+}
+
+static bool read_header(struct walk *walk, const struct level *level, struct header *out, struct err *err) {
+    const size_t left = level->end - walk->offset;
+    if (left < 8) {
+        return err_set(err, ERR_INPUT, "data set ends within an element, at byte %zu", walk->offset);
+    }
+    struct header header = {.tag = (uint32_t)read_u16(walk, walk->offset) << 16 | read_u16(walk, walk->offset + 2)};
+    size_t size = 8;
+    if (header.tag >> 16 == 0xFFFE || !level->explicit_vr) {
+        header.length = read_u32(walk, walk->offset + 4);
+    } else {
+        memcpy(header.vr, walk->data + walk->offset + 4, 2);
+        if (has_short_length(header.vr)) {
+            header.length = read_u16(walk, walk->offset + 6);
+        } else if (left < 12) {
+            return err_set(err, ERR_INPUT, "data set ends within an element, at byte %zu", walk->offset);
+        } else {
+            header.length = read_u32(walk, walk->offset + 8);
+            size = 12;
+        }
+    }
+    walk->offset += size;
+    if (header.length != UNDEFINED_LENGTH && header.length > level->end - walk->offset) {
+        return err_set(err, ERR_INPUT, "element (%04X,%04X) promises %u bytes where %zu are left", header.tag >> 16,
+                       header.tag & 0xFFFF, header.length, level->end - walk->offset);
+    }
+    *out = header;
+    return true;
+}
+
+static bool enter(struct walk *walk, const struct header *header, struct level level, struct err *err) {
+    if (walk->depth + 1 == sizeof walk->levels / sizeof walk->levels[0]) {
+        return err_set(err, ERR_LIMIT, "sequences are nested more than %d deep", STRUCTURE_DEPTH_MAX);
+    }
+    level.undefined = header->length == UNDEFINED_LENGTH;
+    level.end = level.undefined ? walk->levels[walk->depth].end : walk->offset + header->length;
+    walk->levels[++walk->depth] = level;
+    return true;
+}
+
+static bool step_items(struct walk *walk, const struct level *level, struct err *err) {
+    struct header header;
+    if (!read_header(walk, level, &header, err)) {
+        return false;
+    }
+    if (header.tag == TAG_SEQUENCE_END && level->undefined) {
+        walk->depth--;
+        return true;
+    }
+    if (header.tag != TAG_ITEM || (level->fragments && header.length == UNDEFINED_LENGTH)) {
+        return err_set(err, ERR_INPUT, "(%04X,%04X) where an item must be, before byte %zu", header.tag >> 16,
+                       header.tag & 0xFFFF, walk->offset);
+    }
+    if (level->fragments) {
+        walk->offset += header.length;
+        return true;
+    }
+    return enter(walk, &header, (struct level){.explicit_vr = level->explicit_vr}, err);
+}
+
+/* Implicit VR hides which elements are sequences: one that begins with an item is walked as such. */
+static bool looks_like_items(const struct walk *walk, const struct header *header) {
+    return header->length >= 8 && read_u16(walk, walk->offset) == 0xFFFE && read_u16(walk, walk->offset + 2) == 0xE000;
+}
+
+static bool is_sequence(const struct walk *walk, const struct level *level, const struct header *header) {
+    if (header->length == UNDEFINED_LENGTH || strcmp(header->vr, "SQ") == 0) {
+        return true;
+    }
+    return !level->explicit_vr && header->tag != TAG_PIXEL_DATA && looks_like_items(walk, header);
+}
+
+static bool step_elements(struct walk *walk, const struct level *level, struct err *err) {
+    struct header header;
+    if (!read_header(walk, level, &header, err)) {
+        return false;
+    }
+    if (header.tag == TAG_ITEM_END && level->undefined) {
+        walk->depth--;
+        return true;
+    }
+    if (header.tag >> 16 == 0xFFFE) {
+        return err_set(err, ERR_INPUT, "a delimiter without a beginning before byte %zu", walk->offset);
+    }
+    if (!is_sequence(walk, level, &header)) {
+        walk->offset += header.length;
+        return true;
+    }
+    /* A UN of undefined length is a sequence in Implicit VR, whatever surrounds it: PS3.5 6.2.2 note 2, CP-246. */
+    const struct level sequence = {.holds_items = true,
+                                   .explicit_vr = level->explicit_vr && strcmp(header.vr, "UN") != 0,
+                                   .fragments = header.tag == TAG_PIXEL_DATA};
+    return enter(walk, &header, sequence, err);
+}
+
+bool structure_check(const void *data, size_t size, struct part10_encoding encoding, struct err *err) {
+    struct walk walk = {.data = data, .big_endian = encoding.big_endian};
+    walk.levels[0] = (struct level){.end = size, .explicit_vr = encoding.explicit_vr};
+    for (;;) {
+        const struct level level = walk.levels[walk.depth];
+        if (walk.offset < level.end) {
+            if (!(level.holds_items ? step_items(&walk, &level, err) : step_elements(&walk, &level, err))) {
+                return false;
+            }
+        } else if (walk.depth == 0) {
+            return true;
+        } else if (level.undefined) {
+            return err_set(err, ERR_INPUT, "a sequence or item is cut off at byte %zu", walk.offset);
+        } else {
+            walk.depth--;
+        }
+    }
+}

@@ -1,0 +1,23 @@
+/* Checks that a data set is well-formed before a recursive parser sees it. Private to dicom/.
+ *
+ * DCMTK 3.6.7 descends once per nested sequence, without a limit, and takes lengths on trust where it can: a few
+ * megabytes of nested items overflow its stack. This walk is iterative and bounded. */
+#ifndef PULMO_DICOM_STRUCTURE_H
+#define PULMO_DICOM_STRUCTURE_H
+
+#include "dicom/part10.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define STRUCTURE_DEPTH_MAX 32 /* sequences within sequences; a TID 1500 report needs about 12 */
+
+/* ERR_INPUT: an element reaches beyond its container, an item is missing or never ends; ERR_LIMIT: nested too deeply.
+ * data: a data set as transferred, inflated where the syntax is deflated. */
+bool structure_check(const void *data, size_t size, struct part10_encoding encoding, struct err *err) PULMO_MUST_USE;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
