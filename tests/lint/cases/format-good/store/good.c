@@ -1,0 +1,3 @@
+int store_good(void) {
+    return 0;
+}

@@ -1,0 +1,4 @@
+#ifndef ALONE_H
+#define ALONE_H
+bool store_alone(void);
+#endif
