@@ -1,0 +1,163 @@
+#include "app/analysis.h"
+
+#include "app/install.h"
+#include "digest.h"
+#include "uncertainty/uncertainty.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* models/README.md: the detector's frame. */
+#define MODEL_SPACING_MM 1.0
+#define MODEL_MARGIN_MM 15.0
+
+bool engine_open(const struct config *config, struct engine *out, struct err *err) {
+    char path[4096];
+    if (!install_find(config->model, "models/model.json", "models/model.json", path, err))
+        return false;
+    struct engine engine = {.model = infer_model_open(path, err)};
+    if (!engine.model)
+        return false;
+    struct infer_session_config session = {.threads = (unsigned)config->threads};
+    engine.session = infer_session_new(engine.model, &session, err);
+    if (!engine.session) {
+        infer_model_free(engine.model);
+        return false;
+    }
+    *out = engine;
+    return true;
+}
+
+void engine_close(struct engine *engine) {
+    infer_session_free(engine->session);
+    infer_model_free(engine->model);
+    *engine = (struct engine){0};
+}
+
+struct analysis_run analysis_run_configured(const struct config *config, const struct infer_model *model) {
+    const struct infer_model_info *info = infer_model_info(model);
+    return (struct analysis_run){
+        .configured_seed = (uint64_t)config->seed,
+        .passes = config->passes ? (uint32_t)config->passes : info->passes,
+        .dropout = config->dropout < 0 ? info->dropout : config->dropout,
+        .operating_point = config->operating_point < 0 ? info->operating_point : config->operating_point,
+        .created_ms = pulmo_now_ms(),
+    };
+}
+
+static int compare_digest(const void *left, const void *right) {
+    return memcmp(left, right, DIGEST_HEX_SIZE);
+}
+
+static bool digest_inputs(const char *const *paths, size_t count, struct analysis *out, struct err *err) {
+    out->input_sha256 = pulmo_alloc(count, sizeof *out->input_sha256, err);
+    if (!out->input_sha256)
+        return false;
+    for (; out->input_count < count; out->input_count++)
+        if (!digest_file_hex(paths[out->input_count], out->input_sha256[out->input_count], err))
+            return false;
+    qsort(out->input_sha256, count, sizeof *out->input_sha256, compare_digest);
+    return true;
+}
+
+static void merge_refusals(struct refusals *into, const struct refusals *from) {
+    for (size_t index = 0; index < from->count; index++)
+        refusals_add(into, from->items[index].code, "%s", from->items[index].text);
+}
+
+/* Milliseconds since *mark, which moves on. */
+static int64_t lap(int64_t *mark) {
+    int64_t now = pulmo_monotonic_ms(), passed = now - *mark;
+    *mark = now;
+    return passed;
+}
+
+static bool locate(struct analysis *out, struct err *err) {
+    for (size_t index = 0; index < out->findings.count; index++) {
+        struct finding *finding = &out->findings.items[index];
+        if (!grid_to_ijk(&out->series->volume->grid, finding->center_lps_mm, finding->center_ijk))
+            return err_set(err, ERR_INTERNAL, "the series' geometry cannot be inverted");
+        finding->lobe = volume_lobe(out->lungs, finding->center_lps_mm);
+    }
+    return true;
+}
+
+static bool segment(struct analysis *out, struct err *err) {
+    out->masks = pulmo_alloc(out->findings.count, sizeof(struct mask *), err);
+    if (!out->masks)
+        return false;
+    for (size_t index = 0; index < out->findings.count; index++) {
+        struct finding *finding = &out->findings.items[index];
+        struct mask *mask = volume_segment_nodule(out->series->volume, finding, err);
+        if (!mask)
+            return err_within(err, "finding %u", finding->id);
+        if (finding->reported)
+            out->masks[index] = mask;
+        else
+            mask_free(mask);
+    }
+    return true;
+}
+
+/* Resampling, lungs and the image part of the gate. True with refusals when the image is refused. */
+static bool prepare(struct analysis *out, struct err *err) {
+    out->iso = volume_resample_iso(out->series->volume, MODEL_SPACING_MM, err);
+    if (!out->iso)
+        return false;
+    out->lungs = volume_lungs(out->iso, err);
+    if (!out->lungs)
+        return false;
+    volume_gate(out->iso, out->lungs, &out->quality, &out->refusals);
+    return out->refusals.count > 0 || volume_mask_outside(out->iso, out->lungs, MODEL_MARGIN_MM, err);
+}
+
+static bool find(struct engine *engine, struct analysis *out, int64_t *mark, struct err *err) {
+    const struct infer_model_info *info = infer_model_info(engine->model);
+    if (!infer_detect(engine->session, out->iso, out->lungs, &out->findings, err))
+        return false;
+    out->timings.detect = lap(mark);
+    if (!uncertainty_study_seed(out->run.configured_seed, out->series->series_uid, info->sha256, &out->study_seed, err))
+        return false;
+    struct uncertainty_config config = {.seed = out->study_seed,
+                                        .passes = out->run.passes,
+                                        .dropout = out->run.dropout,
+                                        .operating_point = out->run.operating_point};
+    if (!uncertainty_estimate(engine->session, out->iso, &config, &out->findings, err))
+        return false;
+    out->timings.uncertainty = lap(mark);
+    bool good = locate(out, err) && segment(out, err);
+    out->timings.segment = lap(mark);
+    return good;
+}
+
+bool analysis_make(struct engine *engine, const char *const *paths, size_t count, const struct analysis_run *run,
+                   struct analysis *out, struct err *err) {
+    *out = (struct analysis){.run = *run};
+    int64_t start = pulmo_monotonic_ms(), mark = start;
+    if (!digest_inputs(paths, count, out, err))
+        return false;
+    out->series = dicom_series_read(paths, count, err);
+    if (!out->series)
+        return false;
+    out->timings.read = lap(&mark);
+    merge_refusals(&out->refusals, &out->series->refusals);
+    if (out->refusals.count == 0 && !prepare(out, err))
+        return false;
+    out->timings.resample = lap(&mark);
+    if (out->refusals.count == 0 && !find(engine, out, &mark, err))
+        return false;
+    out->timings.total = pulmo_monotonic_ms() - start;
+    return true;
+}
+
+void analysis_free(struct analysis *analysis) {
+    for (size_t index = 0; analysis->masks && index < analysis->findings.count; index++)
+        mask_free(analysis->masks[index]);
+    free(analysis->masks);
+    findings_free(&analysis->findings);
+    mask_free(analysis->lungs);
+    volume_free(analysis->iso);
+    dicom_series_free(analysis->series);
+    free(analysis->input_sha256);
+    *analysis = (struct analysis){0};
+}

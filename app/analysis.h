@@ -1,0 +1,59 @@
+/* One study, top to bottom: files -> volume -> quality gate -> findings -> uncertainty -> masks. */
+#ifndef PULMO_APP_ANALYSIS_H
+#define PULMO_APP_ANALYSIS_H
+
+#include "config.h"
+#include "dicom/dicom.h"
+#include "infer/infer.h"
+#include "volume/volume.h"
+
+/* The model, loaded once, with a session for one thread. */
+struct engine {
+    struct infer_model *model;
+    struct infer_session *session;
+};
+/* Opens config->model, or the model installed beside the program. */
+bool engine_open(const struct config *config, struct engine *out, struct err *err) PULMO_MUST_USE;
+void engine_close(struct engine *engine);
+
+struct analysis_run { /* what a replay needs beside the images */
+    uint64_t configured_seed;
+    uint32_t passes;
+    double dropout, operating_point;
+    int64_t created_ms;
+};
+/* From the configuration, with the model's values where it says so, created now. */
+struct analysis_run analysis_run_configured(const struct config *config, const struct infer_model *model);
+
+struct analysis_timings_ms {
+    int64_t read, resample, detect, uncertainty, segment, explain, total;
+};
+struct analysis {
+    struct analysis_run run;
+    struct dicom_series *series;
+    struct refusals refusals; /* of the series and of the image */
+    struct volume_quality quality;
+    struct volume *iso; /* NULL when refused before resampling */
+    struct mask *lungs;
+    struct findings findings; /* every candidate, best first */
+    struct mask **masks;      /* findings.count; NULL for a candidate that is not reported */
+    uint64_t study_seed;
+    char (*input_sha256)[65]; /* of each file, sorted */
+    size_t input_count;
+    struct analysis_timings_ms timings;
+};
+/* Analyses the files of one study. A refused study is success with refusals. Caller closes with analysis_free, also
+ * after a failure. */
+bool analysis_make(struct engine *engine, const char *const *paths, size_t count, const struct analysis_run *run,
+                   struct analysis *out, struct err *err) PULMO_MUST_USE;
+void analysis_free(struct analysis *analysis);
+
+/* The document of `pulmo analyze --json` (DESIGN 1), owned by the caller (bytes_free). failure: NULL or the sentence of
+ * a failed study; analysis may then be partly empty. */
+bool analysis_json(const struct analysis *analysis, const struct engine *engine, const char *failure, struct bytes *out,
+                   struct err *err) PULMO_MUST_USE;
+/* The same document without what differs between two runs of one computation (timings, memory): what a replay compares.
+ */
+bool analysis_json_comparable(const struct bytes *document, struct bytes *out, struct err *err) PULMO_MUST_USE;
+
+#endif

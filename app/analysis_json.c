@@ -1,0 +1,152 @@
+#include "app/analysis.h"
+#include "uncertainty/uncertainty.h"
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+static void cjson_free_at(cJSON **json) {
+    cJSON_Delete(*json);
+}
+
+static bool add_vector(cJSON *object, const char *name, const double values[3]) {
+    return cJSON_AddItemToObject(object, name, cJSON_CreateDoubleArray(values, 3));
+}
+
+static void add_passes(cJSON *object, const struct finding *finding) {
+    cJSON *passes = cJSON_AddArrayToObject(object, "pass_probabilities");
+    for (uint32_t pass = 0; pass < finding->pass_count; pass++)
+        cJSON_AddItemToArray(passes, cJSON_CreateNumber((double)finding->pass_probabilities[pass]));
+}
+
+static cJSON *finding_json(const struct finding *finding) {
+    char sentence[200];
+    uncertainty_sentence(finding, sentence, sizeof sentence);
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddNumberToObject(object, "id", finding->id);
+    add_vector(object, "center_lps_mm", finding->center_lps_mm);
+    add_vector(object, "center_ijk", finding->center_ijk);
+    cJSON_AddNumberToObject(object, "diameter_mm", finding->diameter_mm);
+    cJSON_AddNumberToObject(object, "long_axis_mm", finding->long_axis_mm);
+    cJSON_AddNumberToObject(object, "short_axis_mm", finding->short_axis_mm);
+    cJSON_AddNumberToObject(object, "volume_mm3", finding->volume_mm3);
+    cJSON_AddStringToObject(object, "texture", texture_name(finding->texture));
+    cJSON_AddStringToObject(object, "lobe", lobe_name(finding->lobe));
+    cJSON_AddNumberToObject(object, "probability", finding->probability);
+    cJSON_AddNumberToObject(object, "probability_low", finding->probability_low);
+    cJSON_AddNumberToObject(object, "probability_high", finding->probability_high);
+    cJSON_AddNumberToObject(object, "entropy_nats", finding->entropy_nats);
+    cJSON_AddNumberToObject(object, "mutual_information_nats", finding->mutual_information_nats);
+    add_passes(object, finding);
+    cJSON_AddNumberToObject(object, "detector_logit", finding->detector_logit);
+    cJSON_AddBoolToObject(object, "reported", finding->reported);
+    cJSON_AddBoolToObject(object, "review", finding->review);
+    cJSON_AddStringToObject(object, "sentence", sentence);
+    cJSON_AddNullToObject(object, "lung_rads");
+    cJSON_AddStringToObject(object, "lung_rads_rule", "indication unknown");
+    return object;
+}
+
+static void add_model(cJSON *document, const struct engine *engine) {
+    const struct infer_model_info *info = infer_model_info(engine->model);
+    cJSON *model = cJSON_AddObjectToObject(document, "model");
+    cJSON_AddStringToObject(model, "name", info->name);
+    cJSON_AddStringToObject(model, "version", info->version);
+    cJSON_AddStringToObject(model, "sha256", info->sha256);
+    cJSON_AddStringToObject(document, "backend", infer_backend_name(engine->session));
+    cJSON_AddStringToObject(document, "backend_detail", infer_backend_detail(engine->session));
+    cJSON_AddStringToObject(document, "precision", "fp32");
+}
+
+static void add_run(cJSON *document, const struct analysis *analysis) {
+    const struct analysis_run *run = &analysis->run;
+    cJSON_AddNumberToObject(document, "seed", (double)run->configured_seed);
+    cJSON_AddNumberToObject(document, "passes", run->passes);
+    cJSON_AddNumberToObject(document, "dropout", run->dropout);
+    cJSON_AddNumberToObject(document, "operating_point", run->operating_point);
+    cJSON_AddNumberToObject(document, "created_ms", (double)run->created_ms);
+    cJSON *inputs = cJSON_AddArrayToObject(document, "input_sha256");
+    for (size_t index = 0; index < analysis->input_count; index++)
+        cJSON_AddItemToArray(inputs, cJSON_CreateString(analysis->input_sha256[index]));
+}
+
+static void add_reasons(cJSON *document, const struct refusals *refusals, const char *failure) {
+    cJSON *reasons = cJSON_AddArrayToObject(document, "reasons");
+    char text[640];
+    for (size_t index = 0; !failure && index < refusals->count; index++) {
+        snprintf(text, sizeof text, "%s: %s", refusal_name(refusals->items[index].code), refusals->items[index].text);
+        cJSON_AddItemToArray(reasons, cJSON_CreateString(text));
+    }
+    if (failure) {
+        snprintf(text, sizeof text, "FAILED: %s", failure);
+        cJSON_AddItemToArray(reasons, cJSON_CreateString(text));
+    }
+}
+
+static void add_quality(cJSON *document, const struct analysis *analysis) {
+    cJSON *quality = cJSON_AddObjectToObject(document, "quality");
+    if (analysis->series && analysis->series->slice_spacing_mm > 0) {
+        cJSON_AddNumberToObject(quality, "slice_spacing_mm", analysis->series->slice_spacing_mm);
+        cJSON_AddNumberToObject(quality, "slice_thickness_mm", analysis->series->slice_thickness_mm);
+        cJSON_AddNumberToObject(quality, "slices", (double)analysis->series->slice_count);
+    }
+    if (analysis->lungs)
+        cJSON_AddNumberToObject(quality, "lung_volume_ml", analysis->quality.lung_volume_ml);
+}
+
+static void add_timings(cJSON *document, const struct analysis_timings_ms *timings) {
+    const struct {
+        const char *name;
+        int64_t ms;
+    } rows[] = {{"read", timings->read},       {"resample", timings->resample},
+                {"detect", timings->detect},   {"uncertainty", timings->uncertainty},
+                {"segment", timings->segment}, {"explain", timings->explain},
+                {"total", timings->total}};
+    cJSON *object = cJSON_AddObjectToObject(document, "timings_ms");
+    for (size_t index = 0; index < sizeof rows / sizeof *rows; index++)
+        cJSON_AddNumberToObject(object, rows[index].name, (double)rows[index].ms);
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    cJSON_AddNumberToObject(document, "peak_rss_bytes", (double)usage.ru_maxrss * 1024.0);
+}
+
+static bool print_into(const cJSON *document, struct bytes *out, struct err *err) {
+    char *text = cJSON_PrintUnformatted(document);
+    if (!text)
+        return err_set(err, ERR_MEMORY, "out of memory for the result's document");
+    *out = (struct bytes){.data = (uint8_t *)text, .size = strlen(text)};
+    return true;
+}
+
+bool analysis_json(const struct analysis *analysis, const struct engine *engine, const char *failure, struct bytes *out,
+                   struct err *err) {
+    PULMO_SCOPED(cjson_free_at) cJSON *document = cJSON_CreateObject();
+    const char *status = failure ? "failed" : analysis->refusals.count ? "refused" : "analysed";
+    cJSON_AddStringToObject(document, "pulmo", PULMO_VERSION);
+    if (analysis->series) {
+        cJSON_AddStringToObject(document, "study_uid", analysis->series->study_uid);
+        cJSON_AddStringToObject(document, "series_uid", analysis->series->series_uid);
+    }
+    cJSON_AddStringToObject(document, "status", status);
+    cJSON_AddStringToObject(document, "notice", PULMO_NOT_FOR_DIAGNOSIS);
+    add_reasons(document, &analysis->refusals, failure);
+    add_quality(document, analysis);
+    add_model(document, engine);
+    add_run(document, analysis);
+    add_timings(document, &analysis->timings);
+    cJSON *findings = cJSON_AddArrayToObject(document, "findings");
+    for (size_t index = 0; !failure && !analysis->refusals.count && index < analysis->findings.count; index++)
+        cJSON_AddItemToArray(findings, finding_json(&analysis->findings.items[index]));
+    return print_into(document, out, err);
+}
+
+bool analysis_json_comparable(const struct bytes *document, struct bytes *out, struct err *err) {
+    PULMO_SCOPED(cjson_free_at) cJSON *json = cJSON_ParseWithLength((const char *)document->data, document->size);
+    if (!json)
+        return err_set(err, ERR_INPUT, "the result's document is not JSON");
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "timings_ms");
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "peak_rss_bytes");
+    return print_into(json, out, err);
+}

@@ -1,0 +1,90 @@
+#include "app/finding_json.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void cjson_free_at(cJSON **json) {
+    cJSON_Delete(*json);
+}
+
+static double number_of(const cJSON *object, const char *name) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
+    return cJSON_IsNumber(item) ? item->valuedouble : 0;
+}
+
+static void vector_of(const cJSON *object, const char *name, double out[3]) {
+    const cJSON *array = cJSON_GetObjectItemCaseSensitive(object, name);
+    for (int axis = 0; axis < 3; axis++) {
+        const cJSON *item = cJSON_GetArrayItem(array, axis);
+        out[axis] = cJSON_IsNumber(item) ? item->valuedouble : 0;
+    }
+}
+
+static enum texture texture_of(const cJSON *object) {
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "texture"));
+    for (enum texture texture = TEXTURE_SOLID; text && texture <= TEXTURE_GROUND_GLASS; texture++)
+        if (strcmp(text, texture_name(texture)) == 0)
+            return texture;
+    return TEXTURE_UNKNOWN;
+}
+
+static enum lobe lobe_of(const cJSON *object) {
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "lobe"));
+    for (enum lobe lobe = LOBE_RUL; text && lobe <= LOBE_LLL; lobe++)
+        if (strcmp(text, lobe_name(lobe)) == 0)
+            return lobe;
+    return LOBE_UNKNOWN;
+}
+
+static void read_passes(const cJSON *object, struct finding *finding) {
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(object, "pass_probabilities")) {
+        if (finding->pass_count == FINDING_PASSES_MAX)
+            return;
+        finding->pass_probabilities[finding->pass_count++] = (float)item->valuedouble;
+    }
+}
+
+static void read_finding(const cJSON *object, struct finding *finding) {
+    finding->id = (uint32_t)number_of(object, "id");
+    vector_of(object, "center_lps_mm", finding->center_lps_mm);
+    vector_of(object, "center_ijk", finding->center_ijk);
+    finding->diameter_mm = number_of(object, "diameter_mm");
+    finding->detector_logit = number_of(object, "detector_logit");
+    finding->texture = texture_of(object);
+    finding->lobe = lobe_of(object);
+    finding->probability = number_of(object, "probability");
+    finding->probability_low = number_of(object, "probability_low");
+    finding->probability_high = number_of(object, "probability_high");
+    finding->entropy_nats = number_of(object, "entropy_nats");
+    finding->mutual_information_nats = number_of(object, "mutual_information_nats");
+    finding->long_axis_mm = number_of(object, "long_axis_mm");
+    finding->short_axis_mm = number_of(object, "short_axis_mm");
+    finding->volume_mm3 = number_of(object, "volume_mm3");
+    finding->reported = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(object, "reported"));
+    finding->review = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(object, "review"));
+    read_passes(object, finding);
+}
+
+bool finding_json_read(const struct bytes *document, struct findings *out, struct analysis_run *run, struct err *err) {
+    PULMO_SCOPED(cjson_free_at) cJSON *json = cJSON_ParseWithLength((const char *)document->data, document->size);
+    const cJSON *array = cJSON_GetObjectItemCaseSensitive(json, "findings");
+    if (!cJSON_IsArray(array) || !cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(json, "passes")))
+        return err_set(err, ERR_INPUT, "the stored document is not a result of pulmo");
+    struct findings findings = {.count = 0};
+    findings.items = pulmo_alloc((size_t)cJSON_GetArraySize(array), sizeof *findings.items, err);
+    if (!findings.items)
+        return false;
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, array) {
+        read_finding(item, &findings.items[findings.count++]);
+    }
+    *run = (struct analysis_run){.configured_seed = (uint64_t)number_of(json, "seed"),
+                                 .passes = (uint32_t)number_of(json, "passes"),
+                                 .dropout = number_of(json, "dropout"),
+                                 .operating_point = number_of(json, "operating_point"),
+                                 .created_ms = (int64_t)number_of(json, "created_ms")};
+    *out = findings;
+    return true;
+}

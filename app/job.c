@@ -1,0 +1,117 @@
+#include "app/wake.h"
+#include "app/worker.h"
+#include "log.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+
+struct lease {
+    struct store *store;
+    const struct store_job *job;
+    int64_t period_ms;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t ended;
+    bool end;
+};
+
+static struct timespec after_ms(int64_t ms) {
+    struct timespec at;
+    clock_gettime(CLOCK_REALTIME, &at);
+    int64_t ns = at.tv_nsec + (ms % 1000) * 1000000;
+    at.tv_sec += ms / 1000 + ns / 1000000000;
+    at.tv_nsec = ns % 1000000000;
+    return at;
+}
+
+static void *lease_loop(void *context) {
+    struct lease *lease = context;
+    pthread_mutex_lock(&lease->lock);
+    while (!lease->end) {
+        struct timespec due = after_ms(lease->period_ms);
+        if (pthread_cond_timedwait(&lease->ended, &lease->lock, &due) != ETIMEDOUT)
+            continue;
+        struct err err = {0};
+        /* A lost lease needs no action here: finishing the job then fails with ERR_CONFLICT and writes nothing. */
+        if (!store_job_renew(lease->store, lease->job, pulmo_now_ms(), &err))
+            log_err(LOG_WARNING, "worker", "lease not renewed", &err);
+    }
+    pthread_mutex_unlock(&lease->lock);
+    return NULL;
+}
+
+struct lease *lease_start(const struct config *config, const struct store_job *job, struct err *err) {
+    struct lease *lease = pulmo_alloc(1, sizeof *lease, err);
+    if (!lease)
+        return NULL;
+    lease->job = job;
+    lease->period_ms = config->lease_s * 1000 / 3;
+    pthread_mutex_init(&lease->lock, NULL);
+    pthread_cond_init(&lease->ended, NULL);
+    lease->store = processes_store_open(config, err);
+    if (lease->store && pthread_create(&lease->thread, NULL, lease_loop, lease) == 0)
+        return lease;
+    if (lease->store) {
+        err_set(err, ERR_MEMORY, "cannot start the thread that renews a lease");
+        store_close(lease->store);
+    }
+    free(lease);
+    return NULL;
+}
+
+void lease_stop(struct lease *lease) {
+    pthread_mutex_lock(&lease->lock);
+    lease->end = true;
+    pthread_cond_signal(&lease->ended);
+    pthread_mutex_unlock(&lease->lock);
+    pthread_join(lease->thread, NULL);
+    store_close(lease->store);
+    pthread_cond_destroy(&lease->ended);
+    pthread_mutex_destroy(&lease->lock);
+    free(lease);
+}
+
+static bool run_leased(struct appliance *appliance, const struct store_job *job, job_step *step, struct err *err) {
+    struct lease *lease = lease_start(appliance->config, job, err);
+    if (!lease)
+        return false;
+    bool good = step(appliance, job, err);
+    lease_stop(lease);
+    return good;
+}
+
+static void run_job(struct appliance *appliance, const struct store_job *job, job_step *step, const char *folder) {
+    struct err err = {0}, again = {0};
+    int64_t start_ms = pulmo_monotonic_ms();
+    log_event(LOG_INFO, folder, "job taken", "job=%lld kind=%d attempt=%u study_uid=%s", (long long)job->id,
+              (int)job->kind, job->attempt, job->study_uid);
+    if (run_leased(appliance, job, step, &err)) {
+        log_event(LOG_INFO, folder, "job done", "job=%lld ms=%lld", (long long)job->id,
+                  (long long)(pulmo_monotonic_ms() - start_ms));
+        return;
+    }
+    log_event(LOG_ERROR, folder, "job failed", "job=%lld kind=\"%s\" reason=\"%s\"", (long long)job->id,
+              err_kind_name(err.kind), err.text);
+    if (!store_job_fail(appliance->store, job, &err, &again))
+        log_err(LOG_ERROR, folder, "job not given back", &again); /* its lease runs out */
+}
+
+bool job_loop(struct appliance *appliance, unsigned kinds_mask, job_step *step, const char *folder, struct err *err) {
+    struct wake wake;
+    if (!wake_open(appliance->config->data_folder, &wake, err))
+        return false;
+    while (!stop_requested) {
+        struct store_job job = {0};
+        struct err failure = {0};
+        if (!store_job_take(appliance->store, kinds_mask, pulmo_now_ms(), &job, &failure))
+            log_err(LOG_ERROR, folder, "no job taken", &failure);
+        if (job.id)
+            run_job(appliance, &job, step, folder);
+        else
+            wake_wait(&wake, 250);
+    }
+    wake_close(&wake);
+    return true;
+}

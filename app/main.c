@@ -1,0 +1,34 @@
+#include "app/command.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct command *const commands[] = {
+    &command_serve, &command_analyze, &command_phantom, &command_evaluate, &command_replay,
+    &command_audit, &command_model,   &command_user,    &command_send,     &command_selftest,
+};
+
+static int help(FILE *to) {
+    fprintf(to, "Pulmo %s: chest CT in over DICOM, findings with their uncertainty and reasons out.\n%s\n\n",
+            PULMO_VERSION, PULMO_NOT_FOR_DIAGNOSIS);
+    for (size_t index = 0; index < sizeof commands / sizeof *commands; index++)
+        fprintf(to, "  pulmo %s\n      %s\n", commands[index]->usage, commands[index]->summary);
+    fprintf(to, "\nExit status: 0 done, 1 failed, 2 usage, 3 input refused.\n");
+    return to == stdout ? EXIT_DONE : EXIT_USAGE;
+}
+
+int main(int argc, char **argv) {
+    const char *name = argc > 1 ? argv[1] : "";
+    if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help"))
+        return help(stdout);
+    if (!strcmp(name, "--version")) {
+        printf("pulmo %s\n", PULMO_VERSION);
+        return EXIT_DONE;
+    }
+    for (size_t index = 0; index < sizeof commands / sizeof *commands; index++)
+        if (!strcmp(name, commands[index]->name))
+            return commands[index]->run(argc - 1, argv + 1);
+    if (*name)
+        fprintf(stderr, "pulmo: there is no command %s\n", name);
+    return help(stderr);
+}

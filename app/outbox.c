@@ -1,0 +1,141 @@
+#include "app/processes.h"
+#include "app/wake.h"
+#include "dicom/dicom.h"
+#include "log.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct outbox {
+    const struct config *config;
+    struct store *store;
+    struct wake wake;
+    pthread_t thread;
+    atomic_bool stop;
+};
+
+struct sending { /* what the peer said of the one object sent */
+    uint16_t status;
+    bool answered;
+    char error[256];
+};
+
+static bool on_sent(void *context, size_t index, uint16_t status, const char *error) {
+    struct sending *sending = context;
+    (void)index;
+    sending->answered = status != 0xFFFF;
+    sending->status = status;
+    if (error)
+        snprintf(sending->error, sizeof sending->error, "%s", error);
+    return true;
+}
+
+static bool find_destination(const struct config *config, const char *name, struct config_destination *out) {
+    const char *cursor = config->destinations;
+    struct err ignored = {0};
+    while (config_destination_next(&cursor, out, &ignored))
+        if (strcmp(out->name, name) == 0)
+            return true;
+    return false;
+}
+
+/* PS3.7 C: 0x0000 success, 0xB000 to 0xBFFF warnings (stored). 0xA7xx is "out of resources": the peer may have room
+ * later; everything else is a verdict on the object. */
+static bool status_is_stored(uint16_t status) {
+    return status == 0x0000 || (status & 0xF000) == 0xB000;
+}
+
+static bool status_is_transient(uint16_t status) {
+    return (status & 0xFF00) == 0xA700;
+}
+
+static bool send_one(struct outbox *outbox, const struct config_destination *to, const struct store_outgoing *outgoing,
+                     struct sending *sending, struct err *err) {
+    const struct config *config = outbox->config;
+    struct dicom_tls tls = {.ca_file = config->destination_tls_ca, .require_peer_certificate = true};
+    struct dicom_destination destination = {.host = to->host,
+                                            .called_aet = to->ae_title,
+                                            .calling_aet = config->ae_title,
+                                            .port = to->port,
+                                            .tls = *config->destination_tls_ca ? &tls : NULL,
+                                            .timeout_s = (int)config->dicom_timeout_s};
+    const char *path = outgoing->path;
+    return dicom_send(&destination, &path, 1, on_sent, sending, err);
+}
+
+static bool settle(struct outbox *outbox, const struct store_outgoing *outgoing, struct err *err) {
+    struct config_destination to;
+    struct sending sending = {.error = ""};
+    struct err failure = {0};
+    char why[768];
+    bool transient = true;
+    if (!find_destination(outbox->config, outgoing->destination, &to)) {
+        snprintf(why, sizeof why, "%s is no longer a destination in the configuration", outgoing->destination);
+    } else if (!send_one(outbox, &to, outgoing, &sending, &failure) && !sending.answered) {
+        snprintf(why, sizeof why, "%s", failure.text);
+    } else if (sending.answered && status_is_stored(sending.status)) {
+        log_event(LOG_INFO, "outbox", "sent", "destination=%s object=%s result=%lld", outgoing->destination,
+                  outgoing->name, (long long)outgoing->result_id);
+        return store_outbox_sent(outbox->store, outgoing, err);
+    } else {
+        transient = !sending.answered || status_is_transient(sending.status);
+        snprintf(why, sizeof why, "status 0x%04X %s", sending.status, sending.error);
+    }
+    log_event(LOG_WARNING, "outbox", "not sent", "destination=%s object=%s attempt=%u reason=\"%s\"",
+              outgoing->destination, outgoing->name, outgoing->attempt, why);
+    return store_outbox_failed(outbox->store, outgoing, transient, why, pulmo_now_ms(), err);
+}
+
+static bool stopping(struct outbox *outbox) {
+    return stop_requested || atomic_load(&outbox->stop);
+}
+
+static void *outbox_loop(void *context) {
+    struct outbox *outbox = context;
+    while (!stopping(outbox)) {
+        struct store_outgoing outgoing = {0};
+        struct err err = {0};
+        bool good = store_outbox_take(outbox->store, pulmo_now_ms(), &outgoing, &err);
+        if (good && outgoing.id)
+            good = settle(outbox, &outgoing, &err);
+        if (!good)
+            log_err(LOG_ERROR, "outbox", "step failed", &err);
+        if (!good || !outgoing.id)
+            wake_wait(&outbox->wake, 500);
+    }
+    return NULL;
+}
+
+static void outbox_free(struct outbox *outbox) {
+    wake_close(&outbox->wake);
+    store_close(outbox->store);
+    free(outbox);
+}
+
+struct outbox *outbox_start(const struct config *config, struct err *err) {
+    struct outbox *outbox = pulmo_alloc(1, sizeof *outbox, err);
+    if (!outbox)
+        return NULL;
+    outbox->config = config;
+    outbox->wake.descriptor = -1;
+    outbox->store = processes_store_open(config, err);
+    if (!outbox->store || !wake_open(config->data_folder, &outbox->wake, err)) {
+        outbox_free(outbox);
+        return NULL;
+    }
+    if (pthread_create(&outbox->thread, NULL, outbox_loop, outbox) != 0) {
+        err_set(err, ERR_MEMORY, "cannot start the thread that returns results");
+        outbox_free(outbox);
+        return NULL;
+    }
+    return outbox;
+}
+
+void outbox_stop(struct outbox *outbox) {
+    atomic_store(&outbox->stop, true);
+    pthread_join(outbox->thread, NULL);
+    outbox_free(outbox);
+}

@@ -1,0 +1,26 @@
+/* The appliance's processes. They meet only in the store; each runs until SIGTERM or SIGINT. */
+#ifndef PULMO_APP_PROCESSES_H
+#define PULMO_APP_PROCESSES_H
+
+#include "config.h"
+#include "store/store.h"
+
+/* Store settings of the configuration; the folder is borrowed from it. */
+struct store_config processes_store_config(const struct config *config);
+/* A store handle with decoder and destinations set. */
+struct store *processes_store_open(const struct config *config, struct err *err);
+
+bool reception_run(const struct config *config, struct err *err) PULMO_MUST_USE; /* SCP, and the return to the PACS */
+bool decoder_run(const struct config *config, struct err *err) PULMO_MUST_USE;   /* slices for the viewer */
+bool worker_run(const struct config *config, struct err *err) PULMO_MUST_USE;    /* analysis and signing */
+bool web_run(const struct config *config, struct err *err) PULMO_MUST_USE;       /* HTTPS */
+/* Starts the four as children of `program` and keeps them alive. config_path may be NULL. */
+bool supervisor_run(const char *program, const char *config_path, const struct config *config,
+                    struct err *err) PULMO_MUST_USE;
+
+/* Sends what is due in the outbox until stopped; on a thread of the reception process. */
+struct outbox;
+struct outbox *outbox_start(const struct config *config, struct err *err);
+void outbox_stop(struct outbox *outbox);
+
+#endif

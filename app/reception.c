@@ -1,0 +1,173 @@
+#include "app/processes.h"
+#include "app/wake.h"
+#include "dicom/dicom.h"
+#include "log.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HANDLES_IDLE_MAX 64
+
+/* Store handles for association threads: a handle belongs to one thread at a time, so each call borrows one. */
+struct reception {
+    const struct config *config;
+    pthread_mutex_t lock;
+    struct store *idle[HANDLES_IDLE_MAX];
+    size_t idle_count;
+};
+
+static struct store *borrow(struct reception *reception, struct err *err) {
+    struct store *store = NULL;
+    pthread_mutex_lock(&reception->lock);
+    if (reception->idle_count)
+        store = reception->idle[--reception->idle_count];
+    pthread_mutex_unlock(&reception->lock);
+    return store ? store : processes_store_open(reception->config, err);
+}
+
+static void give_back(struct reception *reception, struct store *store) {
+    pthread_mutex_lock(&reception->lock);
+    bool kept = reception->idle_count < HANDLES_IDLE_MAX;
+    if (kept)
+        reception->idle[reception->idle_count++] = store;
+    pthread_mutex_unlock(&reception->lock);
+    if (!kept)
+        store_close(store);
+}
+
+static bool on_instance(void *context, const struct instance *instance, struct err *err) {
+    struct reception *reception = context;
+    struct store *store = borrow(reception, err);
+    if (!store)
+        return false;
+    bool stored = store_instance_put(store, instance, err);
+    give_back(reception, store);
+    if (!stored)
+        log_event(LOG_ERROR, "scp", "instance not stored", "sop_instance_uid=%s kind=\"%s\" reason=\"%s\"",
+                  instance->sop_instance_uid, err->kind ? err_kind_name(err->kind) : "", err->text);
+    return stored;
+}
+
+/* PS3.15 A.5 code, outcome and log level of each event. */
+static const struct event_row {
+    const char *name, *code, *action;
+    int outcome;
+    enum log_level level;
+} event_rows[] = {
+    [DICOM_EVENT_ASSOCIATION_OPENED] = {"association opened", "110102", "E", 0, LOG_INFO},
+    [DICOM_EVENT_ASSOCIATION_CLOSED] = {"association closed", "110104", "E", 0, LOG_INFO},
+    [DICOM_EVENT_ASSOCIATION_REJECTED] = {"association rejected", "110113", "E", 4, LOG_WARNING},
+    [DICOM_EVENT_INSTANCE_REFUSED] = {"instance refused", "110113", "E", 4, LOG_WARNING},
+    [DICOM_EVENT_PROTOCOL_ERROR] = {"protocol error", "110113", "E", 4, LOG_WARNING},
+};
+
+static bool record(struct store *store, const struct dicom_event *event, struct err *err) {
+    const struct event_row *row = &event_rows[event->kind];
+    if (event->kind == DICOM_EVENT_ASSOCIATION_OPENED &&
+        !store_association_opened(store, event->association_id, event->calling_aet, event->peer_address, err))
+        return false;
+    if (event->kind == DICOM_EVENT_ASSOCIATION_CLOSED && !store_association_closed(store, event->association_id, err))
+        return false;
+    char detail[512];
+    snprintf(detail, sizeof detail, "%s; called %s; instance %s; status 0x%04X; %s", row->name,
+             event->called_aet ? event->called_aet : "", event->sop_instance_uid ? event->sop_instance_uid : "-",
+             event->status, event->detail ? event->detail : "");
+    struct store_audit audit = {.code = row->code,
+                                .action = row->action,
+                                .actor = event->calling_aet ? event->calling_aet : "",
+                                .address = event->peer_address ? event->peer_address : "",
+                                .study_uid = "",
+                                .detail = detail,
+                                .outcome = row->outcome};
+    return store_audit_append(store, &audit, err);
+}
+
+static void on_event(void *context, const struct dicom_event *event) {
+    struct reception *reception = context;
+    const struct event_row *row = &event_rows[event->kind];
+    log_event(row->level, "scp", row->name, "peer=%s calling=\"%s\" status=0x%04X detail=\"%s\"",
+              event->peer_address ? event->peer_address : "", event->calling_aet ? event->calling_aet : "",
+              event->status, event->detail ? event->detail : "");
+    struct err err = {0};
+    struct store *store = borrow(reception, &err);
+    bool recorded = store && record(store, event, &err);
+    if (store)
+        give_back(reception, store);
+    if (!recorded)
+        log_err(LOG_ERROR, "scp", "event not recorded", &err);
+}
+
+static struct dicom_scp *start_scp(struct reception *reception, const struct dicom_tls *tls, struct err *err) {
+    const struct config *config = reception->config;
+    struct dicom_scp_config scp = {
+        .port = (uint16_t)(tls ? config->dicom_tls_port : config->dicom_port),
+        .bind_address = *config->dicom_bind ? config->dicom_bind : NULL,
+        .ae_title = config->ae_title,
+        .called_aets = config->called_aets,
+        .calling_aets = config->calling_aets,
+        .addresses = config->allowed_addresses,
+        .tls = tls,
+        .associations_max = (uint32_t)config->associations_max,
+        .instance_bytes_max = (size_t)config->instance_mb_max << 20,
+        .pdu_bytes_max = (uint32_t)config->pdu_bytes_max,
+        .timeout_s = (int)config->dicom_timeout_s,
+    };
+    struct dicom_scp *started = dicom_scp_start(&scp, on_instance, on_event, reception, err);
+    if (started)
+        log_event(LOG_INFO, "scp", "listening", "port=%u ae_title=%s tls=%s", dicom_scp_port(started), config->ae_title,
+                  tls ? "yes" : "no");
+    return started;
+}
+
+static bool audit_application(struct reception *reception, const char *action, struct err *err) {
+    struct store *store = borrow(reception, err);
+    if (!store)
+        return false;
+    struct store_audit audit = {
+        .code = "110100", .action = action, .actor = "pulmo", .address = "", .study_uid = "", .detail = "reception"};
+    bool good = store_audit_append(store, &audit, err);
+    give_back(reception, store);
+    return good;
+}
+
+static bool listen_until_stopped(struct reception *reception, struct err *err) {
+    const struct config *config = reception->config;
+    struct dicom_tls tls = {.key_file = config->dicom_tls_key,
+                            .certificate_file = config->dicom_tls_certificate,
+                            .ca_file = *config->dicom_tls_ca ? config->dicom_tls_ca : NULL,
+                            .require_peer_certificate = config->dicom_tls_require_peer != 0};
+    bool with_tls = *config->dicom_tls_certificate != '\0';
+    struct dicom_scp *plain = start_scp(reception, NULL, err);
+    struct dicom_scp *secure = plain && with_tls ? start_scp(reception, &tls, err) : NULL;
+    struct outbox *outbox = plain && (secure || !with_tls) ? outbox_start(config, err) : NULL;
+    while (outbox && !stop_requested)
+        poll(NULL, 0, 250);
+    bool good = outbox != NULL;
+    if (outbox)
+        outbox_stop(outbox);
+    if (secure)
+        dicom_scp_stop(secure);
+    if (plain)
+        dicom_scp_stop(plain);
+    return good;
+}
+
+bool reception_run(const struct config *config, struct err *err) {
+    struct reception reception = {.config = config, .lock = PTHREAD_MUTEX_INITIALIZER};
+    struct store *store = processes_store_open(config, err);
+    if (!store)
+        return false;
+    bool good = store_associations_reset(store, err);
+    give_back(&reception, store);
+    good = good && audit_application(&reception, "110120", err) && listen_until_stopped(&reception, err);
+    struct err ignored = {0};
+    if (good && !audit_application(&reception, "110121", &ignored))
+        log_err(LOG_ERROR, "scp", "stop not recorded", &ignored);
+    while (reception.idle_count)
+        store_close(reception.idle[--reception.idle_count]);
+    pthread_mutex_destroy(&reception.lock);
+    return good;
+}

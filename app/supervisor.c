@@ -1,0 +1,107 @@
+#include "app/processes.h"
+#include "app/wake.h"
+#include "log.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define BACKOFF_MAX_MS 30000
+#define STOP_WAIT_MS 15000
+
+struct child {
+    const char *name; /* of --only */
+    pid_t pid;        /* 0 = not running */
+    int64_t started_ms, due_ms, backoff_ms;
+};
+
+static void start_child(struct child *child, const char *program, const char *config_path) {
+    pid_t parent = getpid(), pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGTERM); /* no orphan keeps the ports when the supervisor is killed */
+        if (getppid() != parent)
+            _exit(1);
+        if (config_path)
+            execl(program, "pulmo", "serve", "-c", config_path, "--only", child->name, (char *)NULL);
+        else
+            execl(program, "pulmo", "serve", "--only", child->name, (char *)NULL);
+        _exit(127);
+    }
+    child->started_ms = pulmo_monotonic_ms();
+    if (pid > 0) {
+        child->pid = pid;
+        log_event(LOG_INFO, "serve", "child started", "child=%s pid=%d", child->name, (int)pid);
+    } else {
+        child->due_ms = child->started_ms + 1000;
+        log_event(LOG_ERROR, "serve", "child not started", "child=%s reason=\"%s\"", child->name, strerror(errno));
+    }
+}
+
+/* A child that lived for a minute starts again at once, one that dies early waits twice as long each time. */
+static void on_exit_of(struct child *child, int status) {
+    int64_t now = pulmo_monotonic_ms();
+    bool early = now - child->started_ms < 60000;
+    child->pid = 0;
+    child->backoff_ms = !early ? 0 : child->backoff_ms ? child->backoff_ms * 2 : 250;
+    if (child->backoff_ms > BACKOFF_MAX_MS)
+        child->backoff_ms = BACKOFF_MAX_MS;
+    child->due_ms = now + child->backoff_ms;
+    log_event(LOG_ERROR, "serve", "child ended", "child=%s exit=%d signal=%d again_in_ms=%lld", child->name,
+              WIFEXITED(status) ? WEXITSTATUS(status) : -1, WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+              (long long)child->backoff_ms);
+}
+
+static size_t reap(struct child *children, size_t count, bool stopping) {
+    int status = 0;
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+        for (size_t index = 0; index < count; index++)
+            if (children[index].pid == pid) {
+                if (stopping)
+                    children[index].pid = 0;
+                else
+                    on_exit_of(&children[index], status);
+            }
+    size_t alive = 0;
+    for (size_t index = 0; index < count; index++)
+        alive += children[index].pid != 0;
+    return alive;
+}
+
+static void stop_children(struct child *children, size_t count) {
+    for (size_t index = 0; index < count; index++)
+        if (children[index].pid)
+            kill(children[index].pid, SIGTERM);
+    int64_t deadline = pulmo_monotonic_ms() + STOP_WAIT_MS;
+    while (reap(children, count, true) && pulmo_monotonic_ms() < deadline)
+        poll(NULL, 0, 50);
+    for (size_t index = 0; index < count; index++)
+        if (children[index].pid) {
+            /* The store survives this by design; a hanging child must not hold the machine's shutdown. */
+            kill(children[index].pid, SIGKILL);
+            waitpid(children[index].pid, NULL, 0);
+        }
+}
+
+bool supervisor_run(const char *program, const char *config_path, const struct config *config, struct err *err) {
+    /* Migrates the store once, before four processes open it, and shows a bad configuration here. */
+    struct store *store = processes_store_open(config, err);
+    if (!store)
+        return false;
+    store_close(store);
+    struct child children[] = {{.name = "scp"}, {.name = "decode"}, {.name = "work"}, {.name = "web"}};
+    size_t count = sizeof children / sizeof *children;
+    while (!stop_requested) {
+        reap(children, count, false);
+        for (size_t index = 0; index < count; index++)
+            if (!children[index].pid && pulmo_monotonic_ms() >= children[index].due_ms)
+                start_child(&children[index], program, config_path);
+        poll(NULL, 0, 250); /* SIGCHLD and SIGTERM end it early */
+    }
+    log_event(LOG_INFO, "serve", "stopping", "children=%zu", count);
+    stop_children(children, count);
+    return true;
+}

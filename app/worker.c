@@ -1,0 +1,110 @@
+#include "app/worker.h"
+
+#include "app/artifacts.h"
+#include "log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* What the store needs to know of a result beside its files. */
+static struct store_report report_of(const struct analysis *analysis, const struct engine *engine,
+                                     const struct artifacts *artifacts, const char *reason) {
+    struct store_report report = {
+        .status = analysis->refusals.count ? STORE_REFUSED : STORE_ANALYSED,
+        .series_uid = analysis->series ? analysis->series->series_uid : "",
+        .reason = reason,
+        .model_sha256 = infer_model_info(engine->model)->sha256,
+        .backend = infer_backend_detail(engine->session),
+        .artifacts = artifacts->items,
+        .artifact_count = artifacts->count,
+    };
+    for (size_t index = 0; index < analysis->findings.count; index++) {
+        const struct finding *finding = &analysis->findings.items[index];
+        if (!finding->reported)
+            continue;
+        report.findings_reported++;
+        report.review = report.review || finding->review;
+        if (finding->probability > report.probability_max)
+            report.probability_max = finding->probability;
+    }
+    return report;
+}
+
+static bool finish(struct appliance *appliance, const struct store_job *job, struct store_report report,
+                   struct err *err) {
+    for (size_t index = 0; index < report.artifact_count; index++)
+        if (strcmp(report.artifacts[index].name, "analysis.json") == 0)
+            report.summary_json = report.artifacts[index].data;
+    int64_t result_id = 0;
+    return store_job_finish(appliance->store, job, &report, &result_id, err);
+}
+
+static bool store_analysis(struct appliance *appliance, const struct store_job *job, struct analysis *analysis,
+                           struct err *err) {
+    PULMO_SCOPED(artifacts_free) struct artifacts artifacts = {0};
+    if (!artifacts_make(analysis, &appliance->engine, appliance->device_uid, &artifacts, err))
+        return false;
+    char reason[256] = "";
+    if (analysis->refusals.count)
+        snprintf(reason, sizeof reason, "%s: %s", refusal_name(analysis->refusals.items[0].code),
+                 analysis->refusals.items[0].text);
+    return finish(appliance, job, report_of(analysis, &appliance->engine, &artifacts, reason), err);
+}
+
+/* Only what another attempt cannot mend becomes a failed result; a full disk or a lack of memory is tried again. */
+static bool is_permanent(const struct err *err) {
+    return err->kind == ERR_INPUT || err->kind == ERR_UNSUPPORTED || err->kind == ERR_LIMIT;
+}
+
+static bool store_failure(struct appliance *appliance, const struct store_job *job, struct analysis *analysis,
+                          const struct err *why, struct err *err) {
+    PULMO_SCOPED(artifacts_free) struct artifacts artifacts = {0};
+    if (!artifacts_make_failed(analysis, &appliance->engine, appliance->device_uid, why->text, &artifacts, err))
+        return false;
+    analysis->refusals.count = 0;
+    findings_free(&analysis->findings);
+    struct store_report report = report_of(analysis, &appliance->engine, &artifacts, why->text);
+    report.status = STORE_FAILED;
+    return finish(appliance, job, report, err);
+}
+
+bool job_analyse(struct appliance *appliance, const struct store_job *job, struct err *err) {
+    PULMO_SCOPED(store_paths_free) struct store_paths paths = {0};
+    if (!store_study_paths(appliance->store, job->study_uid, &paths, err))
+        return false;
+    struct analysis_run run = analysis_run_configured(appliance->config, appliance->engine.model);
+    PULMO_SCOPED(analysis_free) struct analysis analysis = {0};
+    struct err failure = {0};
+    bool made =
+        analysis_make(&appliance->engine, (const char *const *)paths.items, paths.count, &run, &analysis, &failure) &&
+        store_analysis(appliance, job, &analysis, &failure);
+    if (made)
+        return true;
+    if (is_permanent(&failure)) {
+        struct err unwritten = {0};
+        if (store_failure(appliance, job, &analysis, &failure, &unwritten))
+            return true;
+        log_err(LOG_WARNING, "worker", "failure has no report", &unwritten);
+    }
+    return err_set(err, failure.kind, "%s", failure.text);
+}
+
+static bool job_any(struct appliance *appliance, const struct store_job *job, struct err *err) {
+    return job->kind == STORE_JOB_SIGN ? job_sign(appliance, job, err) : job_analyse(appliance, job, err);
+}
+
+bool worker_run(const struct config *config, struct err *err) {
+    struct appliance appliance = {.config = config};
+    if (!engine_open(config, &appliance.engine, err))
+        return false;
+    const struct infer_model_info *info = infer_model_info(appliance.engine.model);
+    log_event(LOG_INFO, "worker", "model opened", "name=%s version=%s sha256=%s backend=\"%s\"", info->name,
+              info->version, info->sha256, infer_backend_detail(appliance.engine.session));
+    appliance.store = processes_store_open(config, err);
+    bool good = appliance.store && store_device_uid(appliance.store, appliance.device_uid, err) &&
+                job_loop(&appliance, 1U << STORE_JOB_ANALYSE | 1U << STORE_JOB_SIGN, job_any, "worker", err);
+    if (appliance.store)
+        store_close(appliance.store);
+    engine_close(&appliance.engine);
+    return good;
+}
