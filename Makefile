@@ -1,0 +1,37 @@
+# The two commands of the README, `make demo` and `make test`, and what they are made of. CMake builds the C.
+# Each target installs what it lacks from Debian's packages (packaging/install.sh).
+
+.PHONY: build viewer demo test bench clean help packages
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo    install what is missing, build, start the appliance, send it a chest CT, show the result'
+	@echo '             DEMO_CT=<folder> sends that CT, DEMO_ONCE=1 ends after the result'
+	@echo 'make test    install what is missing, build and run every test (TESTS="lint release": only these stages)'
+	@echo 'make build   the optimised tool at build/pulmo, the viewer at web/viewer/dist'
+	@echo 'make bench   every benchmark beside its peers'
+	@echo 'make clean   remove what the others made'
+
+packages:
+	@packaging/install.sh build
+
+build: packages viewer
+	@packaging/build.sh
+
+# npm ci only when the lock file changed; the bundle only when a source did.
+viewer: packages
+	@packaging/viewer.sh
+
+demo: build
+	@packaging/demo.sh
+
+test:
+	@packaging/install.sh build test
+	@tests/run.sh $(TESTS)
+
+bench: build
+	@packaging/install.sh build test
+	@bench/run.sh
+
+clean:
+	rm -rf build build-clang build-asan build-tsan build-fuzz build-test demo-data web/viewer/dist web/viewer/node_modules
