@@ -71,19 +71,15 @@ void bytes_free(struct bytes *bytes) {
 bool bytes_append(struct bytes *bytes, const void *data, size_t size, size_t size_max, struct err *err) {
     if (size > size_max || bytes->size > size_max - size)
         return err_set(err, ERR_LIMIT, "more than %zu bytes", size_max);
-    /* Capacity is the next power of two, so that appending costs amortised constant time. */
+    /* Capacity is the next power of two, so that appending costs amortised constant time: to ask for the same size again
+     * is free. Asked for each time, because the bytes may have come from elsewhere (a file) with no room to spare. */
     size_t needed = bytes->size + size, capacity = 64;
     while (capacity < needed)
         capacity *= 2;
-    size_t held = 64;
-    while (held < bytes->size)
-        held *= 2;
-    if (!bytes->data || capacity > held) {
-        uint8_t *grown = realloc(bytes->data, capacity);
-        if (!grown)
-            return err_set(err, ERR_MEMORY, "out of memory for %zu bytes", capacity);
-        bytes->data = grown;
-    }
+    uint8_t *grown = realloc(bytes->data, capacity);
+    if (!grown)
+        return err_set(err, ERR_MEMORY, "out of memory for %zu bytes", capacity);
+    bytes->data = grown;
     if (size)
         memcpy(bytes->data + bytes->size, data, size);
     bytes->size = needed;
