@@ -25,7 +25,6 @@
 #include <dcmtk/dcmtls/tlslayer.h>
 #include <dcmtk/oflog/oflog.h>
 
-#include <cmath>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -456,56 +455,15 @@ bool shim_get_string(const struct shim_dataset *dataset, uint32_t tag, char *out
     });
 }
 
-bool shim_get_f64(const struct shim_dataset *dataset, uint32_t tag, size_t index, double *out) {
+bool shim_get_value(const struct shim_dataset *dataset, uint32_t tag, size_t index, char *out, size_t out_size) {
     return guarded(nullptr, [&] {
         DcmElement *element = find(dataset, tag);
-        Float64 wide = 0;
-        Float32 narrow = 0;
-        int64_t whole = 0;
-        if (element == nullptr) {
+        OFString value;
+        if (element == nullptr || !is_text(element) || element->getLength() > TEXT_BYTES_MAX ||
+            element->getOFString(value, index).bad() || value.empty() || value.size() >= out_size) {
             return false;
         }
-        if (element->getFloat64(wide, index).bad()) {
-            if (element->getFloat32(narrow, index).good()) {
-                wide = narrow;
-            } else if (shim_get_i64(dataset, tag, index, &whole)) {
-                wide = double(whole);
-            } else {
-                return false;
-            }
-        }
-        if (!std::isfinite(wide)) {
-            return false;
-        }
-        *out = wide;
-        return true;
-    });
-}
-
-bool shim_get_i64(const struct shim_dataset *dataset, uint32_t tag, size_t index, int64_t *out) {
-    return guarded(nullptr, [&] {
-        DcmElement *element = find(dataset, tag);
-        Sint64 wide = 0;
-        Sint32 integer = 0;
-        Uint32 positive = 0;
-        Sint16 small = 0;
-        Uint16 small_positive = 0;
-        if (element == nullptr) {
-            return false;
-        }
-        if (element->getUint16(small_positive, index).good()) {
-            *out = small_positive;
-        } else if (element->getSint16(small, index).good()) {
-            *out = small;
-        } else if (element->getSint32(integer, index).good()) {
-            *out = integer;
-        } else if (element->getUint32(positive, index).good()) {
-            *out = positive;
-        } else if (element->getSint64(wide, index).good()) {
-            *out = wide;
-        } else {
-            return false;
-        }
+        memcpy(out, value.c_str(), value.size() + 1);
         return true;
     });
 }
@@ -564,4 +522,98 @@ struct shim_dataset *shim_item(const struct shim_dataset *dataset, uint32_t sequ
         return true;
     });
     return out;
+}
+
+/* ---- pixel data -------------------------------------------------------------------------------------- */
+
+static DcmPixelData *pixel_data_of(const struct shim_dataset *dataset) {
+    return dynamic_cast<DcmPixelData *>(find(dataset, 0x7FE00010));
+}
+
+static DcmPixelSequence *fragments_of(const struct shim_dataset *dataset) {
+    DcmPixelData *pixels = pixel_data_of(dataset);
+    DcmPixelSequence *sequence = nullptr;
+    E_TransferSyntax key = EXS_Unknown;
+    const DcmRepresentationParameter *parameter = nullptr;
+    if (pixels != nullptr) {
+        pixels->getOriginalRepresentationKey(key, parameter);
+    }
+    return pixels != nullptr && pixels->getEncapsulatedRepresentation(key, parameter, sequence).good() ? sequence
+                                                                                                       : nullptr;
+}
+
+size_t shim_fragment_count(const struct shim_dataset *dataset) {
+    size_t count = 0;
+    guarded(nullptr, [&] {
+        DcmPixelSequence *sequence = fragments_of(dataset);
+        count = sequence != nullptr ? size_t(sequence->card()) : 0;
+        return true;
+    });
+    return count;
+}
+
+bool shim_fragment(const struct shim_dataset *dataset, size_t index, const uint8_t **data, size_t *size) {
+    return guarded(nullptr, [&] {
+        DcmPixelSequence *sequence = fragments_of(dataset);
+        DcmPixelItem *item = nullptr;
+        Uint8 *bytes = nullptr;
+        if (sequence == nullptr || sequence->getItem(item, index).bad() || item->getUint8Array(bytes).bad() ||
+            bytes == nullptr) {
+            return false;
+        }
+        *data = bytes;
+        *size = item->getLength();
+        return true;
+    });
+}
+
+bool shim_frame_decompress(const struct shim_dataset *dataset, size_t frame, size_t fragment, void *out, size_t size,
+                           struct err *err) {
+    return guarded(err, [&] {
+        DcmPixelData *pixels = pixel_data_of(dataset);
+        OFString color_model;
+        Uint32 start = Uint32(fragment);
+        const OFCondition condition =
+            pixels != nullptr
+                ? pixels->getUncompressedFrame(dataset->item, Uint32(frame), start, out, Uint32(size), color_model)
+                : EC_TagNotFound;
+        return condition.good() || failed(err, ERR_INPUT, "Pixel Data cannot be decoded", condition);
+    });
+}
+
+bool shim_dataset_encode(struct shim_dataset *dataset, const char *transfer_syntax_uid, struct err *err) {
+    return guarded(err, [&] {
+        const E_TransferSyntax syntax = DcmXfer(transfer_syntax_uid).getXfer();
+        if (!dataset->root || syntax == EXS_Unknown) {
+            return err_set(err, ERR_UNSUPPORTED, "cannot encode to transfer syntax %s", transfer_syntax_uid);
+        }
+        const OFCondition condition = dataset->root->chooseRepresentation(syntax, nullptr);
+        if (condition.bad()) {
+            return failed(err, ERR_UNSUPPORTED, "Pixel Data cannot be encoded", condition);
+        }
+        dataset->transfer_syntax = transfer_syntax_uid;
+        return true;
+    });
+}
+
+bool shim_put_frames(struct shim_dataset *dataset, const char *transfer_syntax_uid, const struct bytes *frames,
+                     size_t count, struct err *err) {
+    return put(0x7FE00010, err, [&](const DcmTag &t) -> OFCondition {
+        auto sequence = std::make_unique<DcmPixelSequence>(DcmTag(t, EVR_OB));
+        auto pixels = std::make_unique<DcmPixelData>(DcmTag(t, EVR_OB));
+        DcmOffsetList offsets;
+        OFCondition condition = sequence->insert(new DcmPixelItem(DcmTag(DCM_PixelItemTag, EVR_OB)));
+        for (size_t i = 0; i < count && condition.good(); i++) {
+            condition = sequence->storeCompressedFrame(offsets, frames[i].data, Uint32(frames[i].size), 0);
+        }
+        if (condition.good()) {
+            pixels->putOriginalRepresentation(DcmXfer(transfer_syntax_uid).getXfer(), nullptr, sequence.release());
+            condition = dataset->item->insert(pixels.get(), OFTrue);
+        }
+        if (condition.good()) {
+            pixels.release();
+            dataset->transfer_syntax = transfer_syntax_uid;
+        }
+        return condition;
+    });
 }

@@ -48,6 +48,9 @@ bool shim_has(const struct shim_dataset *dataset, uint32_t tag);
 bool shim_vr(const struct shim_dataset *dataset, uint32_t tag, char vr[3]);
 /* All values, backslash-separated, UTF-8, trimmed; false = absent or empty (out = ""). Truncates to out_size. */
 bool shim_get_string(const struct shim_dataset *dataset, uint32_t tag, char *out, size_t out_size);
+/* One value of a number or a text as DCMTK prints it; false = absent or empty. Not in UTF-8. */
+bool shim_get_value(const struct shim_dataset *dataset, uint32_t tag, size_t index, char *out, size_t out_size);
+/* dicom/values.c: false where the value is absent or not a finite number (of any VR of numbers, DS and IS). */
 bool shim_get_f64(const struct shim_dataset *dataset, uint32_t tag, size_t index, double *out);
 bool shim_get_i64(const struct shim_dataset *dataset, uint32_t tag, size_t index, int64_t *out);
 size_t shim_value_count(const struct shim_dataset *dataset, uint32_t tag);
@@ -58,12 +61,18 @@ struct shim_dataset *shim_item(const struct shim_dataset *dataset, uint32_t sequ
 
 /* ---- pixel data -------------------------------------------------------------------------------------- */
 
-/* Decodes one frame of a monochrome image to int32 stored values, sign-extended from Bits Stored: every syntax that
- * DCMTK decodes; JPEG 2000 and HTJ2K are left to dicom/ (OpenJPEG) through shim_frame_fragments.
- * count must be rows * columns. */
+/* dicom/pixels.c: decodes one frame of a monochrome image to int32 stored values, sign-extended from Bits Stored, in
+ * every syntax (JPEG 2000 and HTJ2K by OpenJPEG, the rest by DCMTK). count must be rows * columns. */
 bool shim_frame_decode(const struct shim_dataset *dataset, size_t frame, int32_t *out, size_t count, struct err *err) PULMO_MUST_USE;
-/* The compressed bytes of one frame, its fragments joined. */
+/* dicom/pixels.c: the compressed bytes of one frame, its fragments joined. */
 bool shim_frame_fragments(const struct shim_dataset *dataset, size_t frame, struct bytes *out, struct err *err) PULMO_MUST_USE;
+/* Fragments of encapsulated Pixel Data; index 0 is the Basic Offset Table; false = absent or empty. Borrowed. */
+size_t shim_fragment_count(const struct shim_dataset *dataset);
+bool shim_fragment(const struct shim_dataset *dataset, size_t index, const uint8_t **data, size_t *size);
+/* DCMTK's codec for one frame that begins in the given fragment; size = rows * columns * Bits Allocated / 8, made even.
+ * The stream's own size must have been checked against Rows and Columns before. */
+bool shim_frame_decompress(const struct shim_dataset *dataset, size_t frame, size_t fragment, void *out, size_t size,
+                           struct err *err) PULMO_MUST_USE;
 /* Re-encodes uncompressed pixel data to a syntax that DCMTK can write (JPEG lossless, JPEG-LS, RLE, deflated). */
 bool shim_dataset_encode(struct shim_dataset *dataset, const char *transfer_syntax_uid, struct err *err) PULMO_MUST_USE;
 /* Sets compressed frames (one fragment each) made elsewhere as the pixel data, in an encapsulated syntax known to DCMTK

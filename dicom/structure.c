@@ -10,13 +10,14 @@ static const uint32_t UNDEFINED_LENGTH = 0xFFFFFFFF; /* PS3.5 7.1.1 */
 struct level {
     size_t end; /* offset behind its last byte; of an undefined length: that of its parent */
     bool undefined, holds_items, explicit_vr, fragments;
+    uint32_t last_tag;
 };
 
 struct walk {
     const uint8_t *data;
     size_t offset;
     bool big_endian;
-    size_t depth;
+    size_t depth, elements, disorder;
     struct level levels[2 * STRUCTURE_DEPTH_MAX + 1];
 };
 
@@ -117,6 +118,15 @@ static bool is_sequence(const struct walk *walk, const struct level *level, cons
     return !level->explicit_vr && header->tag != TAG_PIXEL_DATA && looks_like_items(walk, header);
 }
 
+/* Elements are in ascending order (PS3.5 7.1); a few that are not are tolerated. */
+static bool count_element(struct walk *walk, const struct header *header, struct err *err) {
+    uint32_t *last_tag = &walk->levels[walk->depth].last_tag;
+    walk->disorder += header->tag < *last_tag;
+    *last_tag = header->tag;
+    return walk->disorder <= STRUCTURE_DISORDER_MAX ||
+           err_set(err, ERR_LIMIT, "more than %d elements are out of order", STRUCTURE_DISORDER_MAX);
+}
+
 static bool step_elements(struct walk *walk, const struct level *level, struct err *err) {
     struct header header;
     if (!read_header(walk, level, &header, err)) {
@@ -128,6 +138,9 @@ static bool step_elements(struct walk *walk, const struct level *level, struct e
     }
     if (header.tag >> 16 == 0xFFFE) {
         return err_set(err, ERR_INPUT, "a delimiter without a beginning before byte %zu", walk->offset);
+    }
+    if (!count_element(walk, &header, err)) {
+        return false;
     }
     if (!is_sequence(walk, level, &header)) {
         walk->offset += header.length;
@@ -146,6 +159,9 @@ bool structure_check(const void *data, size_t size, struct part10_encoding encod
     for (;;) {
         const struct level level = walk.levels[walk.depth];
         if (walk.offset < level.end) {
+            if (++walk.elements > STRUCTURE_ELEMENTS_MAX) {
+                return err_set(err, ERR_LIMIT, "more than %d elements", STRUCTURE_ELEMENTS_MAX);
+            }
             if (!(level.holds_items ? step_items(&walk, &level, err) : step_elements(&walk, &level, err))) {
                 return false;
             }

@@ -1,7 +1,8 @@
 /* Checks that a data set is well-formed before a recursive parser sees it. Private to dicom/.
  *
  * DCMTK 3.6.7 descends once per nested sequence, without a limit, and takes lengths on trust where it can: a few
- * megabytes of nested items overflow its stack. This walk is iterative and bounded. */
+ * megabytes of nested items overflow its stack, or of tiny elements in falling order keep it busy for hours. This walk
+ * is iterative and bounded. */
 #ifndef PULMO_DICOM_STRUCTURE_H
 #define PULMO_DICOM_STRUCTURE_H
 
@@ -11,9 +12,11 @@
 extern "C" {
 #endif
 
-#define STRUCTURE_DEPTH_MAX 32 /* sequences within sequences; a TID 1500 report needs about 12 */
+#define STRUCTURE_DEPTH_MAX 32        /* sequences within sequences; a TID 1500 report needs about 12 */
+#define STRUCTURE_ELEMENTS_MAX 500000 /* elements, items and fragments; a 1,000-frame object has about 60,000 */
+#define STRUCTURE_DISORDER_MAX 1000   /* elements before their predecessor's tag: DCMTK sorts them one by one */
 
-/* ERR_INPUT: an element reaches beyond its container, an item is missing or never ends; ERR_LIMIT: nested too deeply.
+/* ERR_INPUT: an element reaches beyond its container, an item is missing or never ends; ERR_LIMIT: see above.
  * data: a data set as transferred, inflated where the syntax is deflated. */
 bool structure_check(const void *data, size_t size, struct part10_encoding encoding, struct err *err) PULMO_MUST_USE;
 
