@@ -7,6 +7,19 @@ from pathlib import Path
 import numpy as np
 
 
+OWN_LESIONS = Path(__file__).parent / "own_lesions.json"
+
+
+def own_lesions(text):
+    """Unmarked lesions of the host that were seen since (own_lesions.json), in this copy's voxels."""
+    known = json.loads(OWN_LESIONS.read_text()) if OWN_LESIONS.exists() else {}
+    scale, low = np.array(text["scale"]), np.array(text["low"])
+    zoom = float(np.prod(1 / np.array(text["step_mm"])) ** (1 / 3))
+    return [{"at": (np.array(f["native_zyx"]) * scale - low).round(2).tolist(),
+             "mm": f["mm"] * zoom, "kind": f["kind"], "name": "", "texture": 0}
+            for f in known.get(text["host"], [])]
+
+
 class Copies:
     """All copies in a folder; refresh() takes up new ones."""
 
@@ -19,7 +32,9 @@ class Copies:
             if path.stem not in self.by_name:
                 self.by_name[path.stem] = len(self.volumes)
                 self.volumes.append(np.load(path.with_suffix(".npy"), mmap_mode="r"))
-                self.texts.append(json.loads(path.read_text()))
+                text = json.loads(path.read_text())
+                text["findings"] += own_lesions(text)
+                self.texts.append(text)
 
 
 def cut(volume, corner, side):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 STRIDE = 4
-TILE, MARGIN = 128, 16
+TILE, MARGIN = 128, 12
 LUNG_MM = 3.0             # a centre may lie this far outside the lung mask
 
 
@@ -26,19 +26,26 @@ def heatmaps(net, image):
     corners = [(z, y, x) for z in tile_starts(image.shape[0]) for y in tile_starts(image.shape[1])
                for x in tile_starts(image.shape[2])]
     padded = np.pad(image, [(MARGIN, TILE)] * 3)
+    tiles = [padded[z + MARGIN:z + MARGIN + TILE, y + MARGIN:y + MARGIN + TILE,
+                    x + MARGIN:x + MARGIN + TILE] for z, y, x in corners]
+    busy = [n for n, tile in enumerate(tiles) if tile.any()]
     with torch.no_grad():
-        for z, y, x in corners:
-            tile = padded[z + MARGIN:z + MARGIN + TILE, y + MARGIN:y + MARGIN + TILE,
-                          x + MARGIN:x + MARGIN + TILE]
-            if not tile.any():
-                continue
-            got = torch.cat(net(torch.from_numpy(tile[None, None])), 1)[0].numpy()
-            got = got[:, edge:edge + inner, edge:edge + inner, edge:edge + inner]
-            at = [(c + MARGIN) // STRIDE for c in (z, y, x)]
-            part = [min(inner, n - a) for n, a in zip(cells, at)]
-            out[:, at[0]:at[0] + part[0], at[1]:at[1] + part[1], at[2]:at[2] + part[2]] = \
-                got[:, :part[0], :part[1], :part[2]]
+        for pair in (busy[i:i + 2] for i in range(0, len(busy), 2)):   # PyTorch is slow at batch 1
+            got = torch.cat(net(torch.from_numpy(np.stack([tiles[n] for n in pair])[:, None])), 1)
+            for n, maps in zip(pair, got.numpy()):
+                at = [(c + MARGIN) // STRIDE for c in corners[n]]
+                part = [min(inner, side - a) for side, a in zip(cells, at)]
+                out[:, at[0]:at[0] + part[0], at[1]:at[1] + part[1], at[2]:at[2] + part[2]] = \
+                    maps[:, edge:edge + part[0], edge:edge + part[1], edge:edge + part[2]]
     return out
+
+
+def heatmaps_whole(net, image):
+    """The same without tiles, for mining: cheaper, and the same but for seams."""
+    padded = np.pad(image, [(0, -n % 8) for n in image.shape])
+    with torch.no_grad():
+        maps = torch.cat(net(torch.from_numpy(padded[None, None])), 1)[0].numpy()
+    return maps[:, :-(-image.shape[0] // 4), :-(-image.shape[1] // 4), :-(-image.shape[2] // 4)]
 
 
 def peaks(maps, lung_distance, score_min):

@@ -29,7 +29,15 @@ class Host:
         self.name = row["name"]
         self.volume = frame.load_host(data, row["name"])
         tissue = lungs.fill_masked_outside(self.volume.hu)
-        self.lung_2mm = lungs.lung_mask_2mm(tissue, self.volume.spacing_mm)
+        self.prepare(lungs.lung_mask_2mm(tissue, self.volume.spacing_mm))
+        self.lesions = []
+        for centre, diameter, included in splits.lesions(data, self.name):
+            at = (np.array(centre) - self.volume.origin_mm) / self.volume.spacing_mm
+            self.lesions.append((at, diameter, included))
+
+    def prepare(self, lung_2mm):
+        """Distances, noise and the sites where a nodule may be put."""
+        self.lung_2mm = lung_2mm
         self.distance = lungs.distance_mm(self.lung_2mm, self.volume.hu.shape,
                                           self.volume.spacing_mm)
         inside = self.distance <= 0.5
@@ -49,10 +57,6 @@ class Host:
                       "pleura": np.flatnonzero((inside & (depth > 0) & (depth < 4)).ravel()),
                       "vessel": np.flatnonzero((aerated & (near > 1) & (near < 5)).ravel())}
         self.sites = {k: v.astype(np.int32) for k, v in self.sites.items() if len(v) > 1000}
-        self.lesions = []
-        for centre, diameter, included in splits.lesions(data, self.name):
-            at = (np.array(centre) - self.volume.origin_mm) / self.volume.spacing_mm
-            self.lesions.append((at, diameter, included))
 
 
 def nodule_weight(row):
@@ -102,8 +106,10 @@ def make_copy(host, nodules, shams_from, rng, nodule_count, sham_count, plain=Fa
                  "texture": 0} for at, d, inc in host.lesions]
     weight = np.array([p.weight for p in nodules])
     weight = weight / weight.sum()
+    # evaluation draws without repetition, so that one odd nodule does not count many times
+    turn = rng.permutation(len(nodules)) if plain else None
     for number in range(nodule_count + sham_count):
-        patch = nodules[rng.choice(len(nodules), p=weight)]
+        patch = nodules[turn[number % len(turn)] if plain else rng.choice(len(nodules), p=weight)]
         is_sham = number >= nodule_count
         kind = ["free", "pleura", "vessel"][rng.choice(3, p=[0.45, 0.25, 0.30])]
         at = place(host, kind, patch.diameter_mm, taken, rng)
@@ -181,16 +187,16 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     hosts = [Host(args.data, r) for r in splits.hosts(args.data, args.part)]
     nodules = load_nodules(args.data, args.part)
-    if args.plain:
-        for patch in nodules:
-            patch.weight = 1.0
+    order = np.random.default_rng(11).permutation(len(nodules))
     print(f"{len(hosts)} hosts, {len(nodules)} nodules", flush=True)
     for number in range(args.count):
         if (folder / f"{number:05d}.json").exists():
             continue
         started = time.time()
         rng = np.random.default_rng([splits.PARTS.index(args.part), int(args.plain), number])
-        volume, description = make_copy(hosts[number % len(hosts)], nodules, hosts, rng,
+        few = [nodules[order[(number * args.nodules + i) % len(order)]]
+               for i in range(args.nodules)] if args.plain else nodules
+        volume, description = make_copy(hosts[number % len(hosts)], few, hosts, rng,
                                         args.nodules, args.shams, args.plain)
         write(folder, number, volume, description)
         print(number, description["host"], volume.shape, f"{time.time() - started:.1f} s", flush=True)

@@ -1,0 +1,96 @@
+"""Runs stage 1 over whole training copies: hard negatives for stage 1, candidates for stage 2.
+
+    python3 train/mine.py --copies 27             writes runs/hard.json (per host, native voxels)
+    python3 train/mine.py --copies 160 --stage 2  writes runs/candidates-train.json
+
+What recurs at one place of a host with a high score may be a lesion that nobody marked: it is printed,
+to be looked at, and own_lesions.json takes it out of the negatives.
+"""
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import crops
+import decode
+import lungs
+import split as splits
+from detector import Detector
+
+
+def label(row, findings):
+    """(kind, finding) of what a mark lies on: inside a nodule, near something unknown, or nothing."""
+    for f in findings:
+        r = np.linalg.norm(row[:3] - np.array(f["at"]))
+        if f["kind"] in ("nodule", "lesion") and r < max(f["mm"] / 2, 3):
+            return f["kind"], f
+    for f in findings:
+        r = np.linalg.norm(row[:3] - np.array(f["at"]))
+        if f["kind"] != "sham" and r < max(f["mm"] / 2 + 5, 8):
+            return "ignore", f
+        if f["kind"] == "sham" and r < max(f["mm"] / 2, 4):
+            return "sham", f
+    return "negative", None
+
+
+def lung_distance(volume):
+    """Recomputed from the copy's grey values: the same code as for any CT."""
+    hu = volume.astype(np.float32) * (1632 / 255) - 1024
+    mask = lungs.lung_mask_2mm(lungs.fill_masked_outside(hu), (1, 1, 1))
+    return lungs.distance_mm(mask, volume.shape)
+
+
+def marks_of(net, volume, score_min, limit):
+    image = volume.astype(np.float32) / 255
+    rows = decode.peaks(decode.heatmaps_whole(net, image), lung_distance(volume), score_min)
+    return decode.suppress(rows, limit)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cache", default=str(splits.HERE / "cache"))
+    parser.add_argument("--runs", default=str(splits.HERE / "runs"))
+    parser.add_argument("--copies", type=int, default=27)
+    parser.add_argument("--skip", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--stage", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    net = Detector()
+    net.load_state_dict(torch.load(Path(args.runs) / "detector.pt")["average"])
+    net.eval()
+    copies = crops.Copies(Path(args.cache) / "train")
+    places, found, tally = {}, [], {}
+    for number in range(args.skip, min(args.skip + args.copies, len(copies.volumes))):
+        volume, text = np.array(copies.volumes[number]), copies.texts[number]
+        rows = marks_of(net, volume, 0.03, 80)
+        hits = set()
+        for row in rows:
+            kind, finding = label(row, text["findings"])
+            tally[kind] = tally.get(kind, 0) + 1
+            if finding and kind in ("nodule", "lesion"):
+                hits.add(tuple(finding["at"]))
+            found.append({"copy": copies.folder.name + "/" + f"{number:05d}", "at": row[:3].tolist(),
+                          "logit": row[4], "kind": kind, "mm": finding["mm"] if finding else 0,
+                          "texture": finding["texture"] if finding else 0})
+            if kind == "negative":
+                native = (row[:3] + text["low"]) / np.array(text["scale"])
+                places.setdefault(text["host"], []).append([*native.tolist(), row[4], row[3]])
+        total = sum(f["kind"] == "nodule" for f in text["findings"])
+        print(number, text["host"], f"{len(hits)}/{total} nodules, {len(rows)} marks", flush=True)
+    print(tally)
+    if args.stage == 2:
+        (Path(args.runs) / "candidates-train.json").write_text(json.dumps(found))
+        return
+    for host, rows in places.items():
+        for row in sorted(rows, key=lambda r: -r[3])[:8]:
+            print(f"look  {host} native zyx {np.round(row[:3], 1).tolist()} logit {row[3]:.2f} "
+                  f"diameter {row[4]:.0f}")
+    (Path(args.runs) / "hard.json").write_text(
+        json.dumps({h: [r[:3] for r in rows] for h, rows in places.items()}))
+
+
+if __name__ == "__main__":
+    main()

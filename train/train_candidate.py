@@ -1,0 +1,155 @@
+"""Trains stage 2 on what stage 1 finds in the training copies (mine.py --stage 2).
+
+    python3 train/train_candidate.py --minutes 25
+"""
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+import crops
+import split as splits
+from candidate import SIDE, Candidate
+from train_detector import Average, learning_rate, save
+
+
+def texture_class(value):
+    """LIDC texture 1 … 5 to 0 solid, 1 part-solid, 2 ground-glass; -1 where unknown."""
+    if value < 1:
+        return -1
+    return 2 if value <= 2 else 1 if value < 4 else 0
+
+
+class Pool:
+    """Everything that stage 2 learns from, grouped by how it came about."""
+
+    def __init__(self, copies, marks):
+        self.copies, self.groups = copies, {"nodule": [], "implant": [], "negative": [], "sham": []}
+        for mark in marks:
+            index = copies.by_name.get(mark["copy"].split("/")[1])
+            kind = {"lesion": "nodule"}.get(mark["kind"], mark["kind"])
+            if index is not None and kind in self.groups:
+                self.groups[kind].append((index, mark["at"], mark["mm"], mark["texture"]))
+        for index, text in enumerate(copies.texts):
+            for f in text["findings"]:
+                if f["kind"] in ("nodule", "sham"):
+                    self.groups["implant" if f["kind"] == "nodule" else "sham"].append(
+                        (index, f["at"], f["mm"], f["texture"]))
+
+    def draw(self, rng):
+        """(copy, centre, is nodule, texture class, ln diameter)."""
+        kind = rng.choice(["nodule", "implant", "negative", "sham", "lung", "beside"],
+                          p=[0.28, 0.16, 0.42, 0.05, 0.03, 0.06])
+        group = self.groups["implant" if kind == "beside" else kind] if kind != "lung" else None
+        if kind == "lung" or not group:
+            index = rng.integers(len(self.copies.volumes))
+            at = crops.random_lung_point(self.copies.volumes[index], rng)
+            if any(np.linalg.norm(at - np.array(f["at"])) < abs(f["mm"]) / 2 + 6
+                   for f in self.copies.texts[index]["findings"] if f["kind"] != "sham"):
+                return self.draw(rng)
+            return index, at, 0, -1, 0.0
+        index, at, mm, texture = group[rng.integers(len(group))]
+        at = np.array(at)
+        if kind == "beside":                     # a mark beside a nodule is a false positive
+            step = rng.normal(0, 1, 3)
+            at = at + step / np.linalg.norm(step) * (mm / 2 + rng.uniform(4, 12))
+            near = [f for f in self.copies.texts[index]["findings"] if f["kind"] != "sham"
+                    and np.linalg.norm(at - np.array(f["at"])) < max(abs(f["mm"]) / 2 + 2, 5)]
+            return (index, at, 0, -1, 0.0) if not near else self.draw(rng)
+        if kind in ("nodule", "implant"):
+            at = at + rng.normal(0, 0.6 if kind == "nodule" else 1.2, 3)
+            return index, at, 1, texture_class(texture), np.log(mm)
+        return index, at + rng.normal(0, 0.8, 3), 0, -1, 0.0
+
+    def batch(self, rng, size):
+        images, goals = [], []
+        for _ in range(size):
+            index, at, is_nodule, texture, log_mm = self.draw(rng)
+            corner = (np.floor(at).astype(int) - (SIDE // 2 - 1)).tolist()
+            crop, _ = crops.flip(crops.cut(self.copies.volumes[index], corner, SIDE),
+                                 np.zeros((1, 3)), rng)
+            images.append(crops.change_grey(crop, rng)[None])
+            goals.append((is_nodule, texture, log_mm))
+        goals = np.array(goals, np.float32)
+        return torch.from_numpy(np.stack(images)), torch.from_numpy(goals)
+
+
+def loss_of(outputs, goals):
+    logit, texture, log_diameter, _ = outputs
+    is_nodule = goals[:, 0]
+    found = F.binary_cross_entropy_with_logits(logit[:, 0], is_nodule * 0.98 + 0.01)
+    kind = F.cross_entropy(texture, goals[:, 1].long(), ignore_index=-1, reduction="sum")
+    size = (F.smooth_l1_loss(log_diameter[:, 0], goals[:, 2], reduction="none", beta=0.2)
+            * is_nodule).sum()
+    count = is_nodule.sum().clamp(min=1)
+    return found + 0.2 * kind / count + 0.3 * size / count, found.item(), size.item() / count.item()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cache", default=str(splits.HERE / "cache"))
+    parser.add_argument("--runs", default=str(splits.HERE / "runs"))
+    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--top-rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    torch.manual_seed(args.seed)
+    runs = Path(args.runs)
+    net = Candidate(dropout=0.2)
+    optimizer = torch.optim.AdamW(net.parameters(), args.top_rate, weight_decay=1e-2)
+    average, step, used = Average(net), 0, 0.0
+    checkpoint = runs / "candidate.pt"
+    if checkpoint.exists():
+        saved = torch.load(checkpoint)
+        net.load_state_dict(saved["net"])
+        optimizer.load_state_dict(saved["optimizer"])
+        average.state, step, used = saved["average"], saved["step"], saved["used"]
+    pool = Pool(crops.Copies(Path(args.cache) / "train"),
+                json.loads((runs / "candidates-train.json").read_text()))
+    print({k: len(v) for k, v in pool.groups.items()}, flush=True)
+    rng = np.random.default_rng([args.seed, step])
+    batches = crops.Prefetch(lambda: pool.batch(rng, args.batch))
+    minutes_file = runs / "candidate.minutes"
+    saved_at = last = time.time()
+    sums = np.zeros(4)
+    while True:
+        total = float(minutes_file.read_text()) if minutes_file.exists() else args.minutes
+        if used / 60 >= total:
+            break
+        images, goals = batches.get()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(used / 60 / total, args.top_rate)
+        outputs = net(images)
+        loss, found, size = loss_of(outputs, goals)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        optimizer.step()
+        step += 1
+        average.update(net, step)
+        now = time.time()
+        used, last = used + now - last, now
+        right = ((outputs[0][:, 0] > 0).float() == goals[:, 0]).float().mean().item()
+        sums += loss.item(), found, size, right
+        if step % 100 == 0:
+            print(f"{used / 60:6.1f} min step {step} crops {step * args.batch} loss "
+                  f"{sums[0] / 100:.3f} nodule {sums[1] / 100:.3f} size {sums[2] / 100:.3f} "
+                  f"right {sums[3] / 100:.3f}", flush=True)
+            sums[:] = 0
+        if now - saved_at > 180:
+            saved_at = now
+            save(checkpoint, net=net.state_dict(), optimizer=optimizer.state_dict(),
+                 average=average.state, step=step, used=used)
+    save(checkpoint, net=net.state_dict(), optimizer=optimizer.state_dict(),
+         average=average.state, step=step, used=used)
+    print(f"done: {step * args.batch} crops in {used / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main()
