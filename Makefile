@@ -23,7 +23,7 @@ viewer: packages
 	@packaging/viewer.sh
 
 demo: build
-	@packaging/demo.sh
+	@node packaging/demo.mjs
 
 test:
 	@packaging/install.sh build test

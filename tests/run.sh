@@ -117,7 +117,7 @@ stage_train() { run_scripts python3 train/test_*.py; }
 
 stage_viewer() {
     if packaging/viewer.sh >"$log" 2>&1; then note pass bundle; else note fail bundle && tail -n 20 "$log"; fi
-    if (cd web/viewer && npm run --silent typecheck) >"$log" 2>&1; then note pass types; else note fail types && tail -n 20 "$log"; fi
+    if (cd web/viewer && npm run --silent check) >"$log" 2>&1; then note pass types; else note fail types && tail -n 20 "$log"; fi
 }
 
 stage_browser() { run_scripts node tests/browser/*.test.mjs; }
