@@ -5,13 +5,15 @@
 #include "pulmo.h"
 
 /* The source volume on an isotropic grid of spacing_mm in canonical LPS order ([z][y][x], z to the head, y to the
- * back, x to the left; identity direction), trilinear with an area average along axes that are shrunk.
- * Voxels outside the source are -1024. Sides are the smallest that cover the source. Caller frees. */
+ * back, x to the left; identity direction): trilinear, as the networks were trained, with an area average along axes
+ * that shrink to half or less. Voxel (0,0,0) is the source's lowest corner; sides reach to its highest voxel centres.
+ * Voxels outside a tilted source are -1024. ERR_LIMIT beyond 2048 voxels a side. Caller frees. */
 struct volume *volume_resample_iso(const struct volume *source, double spacing_mm, struct err *err);
 
 /* Lungs of an isotropic canonical volume, on its grid: 0 outside, 1 right lung, 2 left lung (3 where both touch and
  * cannot be told apart). As models/README.md describes: air inside the body at 2 mm, trachea out, closed by 12 mm,
- * holes filled. An empty mask is a valid answer (no lungs). Caller frees. */
+ * holes filled. The body need not be seen: what is exactly -1024 in large pieces counts as never measured.
+ * An empty mask is a valid answer (no lungs). Caller frees. */
 struct mask *volume_lungs(const struct volume *iso, struct err *err);
 
 /* Quality figures and the image part of the gate (NOT_A_CHEST, LUNGS_CUT): both lungs in view, plausible volume,
