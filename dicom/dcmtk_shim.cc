@@ -197,7 +197,8 @@ struct shim_dataset *parse(const void *part10, size_t size, const DcmTagKey &sto
         data = inflated.data();
         left = inflated.size();
     }
-    if (!structure_check(data, left, encoding, err)) {
+    const auto check = stop == DCM_UndefinedTagKey ? structure_check : structure_check_header;
+    if (!check(data, left, encoding, err)) {
         return nullptr;
     }
     DcmInputBufferStream stream;

@@ -11,7 +11,8 @@ static const uint32_t TAG_ROWS = 0x00280010, TAG_COLUMNS = 0x00280011, TAG_BITS_
 static const uint32_t TAG_BITS_STORED = 0x00280101, TAG_HIGH_BIT = 0x00280102, TAG_REPRESENTATION = 0x00280103;
 static const uint32_t TAG_PIXEL_DATA = 0x7FE00010;
 
-enum { FRAGMENTS_MAX = 16384 }; /* DCMTK walks its list from the start for each */
+/* DCMTK walks its list from the start for each fragment asked for. */
+enum { FRAGMENTS_MAX = 16384, FRAGMENTS_SEARCH_MAX = 1024 };
 
 /* ---- format ------------------------------------------------------------------------------------------ */
 
@@ -192,6 +193,10 @@ static bool find_fragments(const struct shim_dataset *dataset, uint32_t frames, 
     }
     if (count == (size_t)frames + 1) {
         return true;
+    }
+    if (count > FRAGMENTS_SEARCH_MAX) {
+        return err_set(err, ERR_LIMIT, "%zu fragments for %u frames are more than %d", count, frames,
+                       FRAGMENTS_SEARCH_MAX);
     }
     range[0] = find_start(dataset, frames, frame);
     range[1] = find_start(dataset, frames, frame + 1);

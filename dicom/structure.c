@@ -17,6 +17,7 @@ struct walk {
     const uint8_t *data;
     size_t offset;
     bool big_endian;
+    bool header_only, at_pixel_data;
     size_t depth, elements, disorder;
     struct level levels[2 * STRUCTURE_DEPTH_MAX + 1];
 };
@@ -68,6 +69,11 @@ static bool read_header(struct walk *walk, const struct level *level, struct hea
         }
     }
     walk->offset += size;
+    walk->at_pixel_data = walk->depth == 0 && header.tag >= TAG_PIXEL_DATA;
+    if (walk->header_only && walk->at_pixel_data) {
+        *out = header;
+        return true;
+    }
     if (header.length != UNDEFINED_LENGTH && header.length > level->end - walk->offset) {
         return err_set(err, ERR_INPUT, "element (%04X,%04X) promises %u bytes where %zu are left", header.tag >> 16,
                        header.tag & 0xFFFF, header.length, level->end - walk->offset);
@@ -142,6 +148,9 @@ static bool step_elements(struct walk *walk, const struct level *level, struct e
     if (!count_element(walk, &header, err)) {
         return false;
     }
+    if (walk->header_only && walk->at_pixel_data) {
+        return true;
+    }
     if (!is_sequence(walk, level, &header)) {
         walk->offset += header.length;
         return true;
@@ -153,24 +162,37 @@ static bool step_elements(struct walk *walk, const struct level *level, struct e
     return enter(walk, &header, sequence, err);
 }
 
+static bool walk_all(struct walk *walk, struct err *err) {
+    for (;;) {
+        const struct level level = walk->levels[walk->depth];
+        if (walk->offset < level.end) {
+            if (++walk->elements > STRUCTURE_ELEMENTS_MAX) {
+                return err_set(err, ERR_LIMIT, "more than %d elements", STRUCTURE_ELEMENTS_MAX);
+            }
+            if (!(level.holds_items ? step_items(walk, &level, err) : step_elements(walk, &level, err))) {
+                return false;
+            }
+            if (walk->header_only && walk->at_pixel_data) {
+                return true;
+            }
+        } else if (walk->depth == 0) {
+            return true;
+        } else if (level.undefined) {
+            return err_set(err, ERR_INPUT, "a sequence or item is cut off at byte %zu", walk->offset);
+        } else {
+            walk->depth--;
+        }
+    }
+}
+
 bool structure_check(const void *data, size_t size, struct part10_encoding encoding, struct err *err) {
     struct walk walk = {.data = data, .big_endian = encoding.big_endian};
     walk.levels[0] = (struct level){.end = size, .explicit_vr = encoding.explicit_vr};
-    for (;;) {
-        const struct level level = walk.levels[walk.depth];
-        if (walk.offset < level.end) {
-            if (++walk.elements > STRUCTURE_ELEMENTS_MAX) {
-                return err_set(err, ERR_LIMIT, "more than %d elements", STRUCTURE_ELEMENTS_MAX);
-            }
-            if (!(level.holds_items ? step_items(&walk, &level, err) : step_elements(&walk, &level, err))) {
-                return false;
-            }
-        } else if (walk.depth == 0) {
-            return true;
-        } else if (level.undefined) {
-            return err_set(err, ERR_INPUT, "a sequence or item is cut off at byte %zu", walk.offset);
-        } else {
-            walk.depth--;
-        }
-    }
+    return walk_all(&walk, err);
+}
+
+bool structure_check_header(const void *data, size_t size, struct part10_encoding encoding, struct err *err) {
+    struct walk walk = {.data = data, .big_endian = encoding.big_endian, .header_only = true};
+    walk.levels[0] = (struct level){.end = size, .explicit_vr = encoding.explicit_vr};
+    return walk_all(&walk, err);
 }

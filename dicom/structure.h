@@ -19,6 +19,10 @@ extern "C" {
 /* ERR_INPUT: an element reaches beyond its container, an item is missing or never ends; ERR_LIMIT: see above.
  * data: a data set as transferred, inflated where the syntax is deflated. */
 bool structure_check(const void *data, size_t size, struct part10_encoding encoding, struct err *err) PULMO_MUST_USE;
+/* As above up to Pixel Data, which may be cut off: a damaged slice can then still be told which series it belongs to.
+ */
+bool structure_check_header(const void *data, size_t size, struct part10_encoding encoding,
+                            struct err *err) PULMO_MUST_USE;
 
 #ifdef __cplusplus
 }
