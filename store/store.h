@@ -10,12 +10,12 @@
 struct store;
 
 struct store_config {
-    const char *folder;             /* made when absent */
-    int64_t quiet_ms;               /* no new instance of a study for this long = one part of completeness */
-    uint64_t disk_reserve_bytes;    /* reception refuses (ERR_NO_SPACE) below this much free space */
-    int64_t lease_ms;               /* of a job; renewed by store_job_renew */
-    uint32_t attempts_max;          /* then the job is dead */
-    uint32_t password_memory_kib;   /* cost of Argon2id; 0 = 65536 */
+    const char *folder;           /* made when absent */
+    int64_t quiet_ms;             /* no new instance of a study for this long = one part of completeness */
+    uint64_t disk_reserve_bytes;  /* reception refuses (ERR_NO_SPACE) below this much free space */
+    int64_t lease_ms;             /* of a job; renewed by store_job_renew */
+    uint32_t attempts_max;        /* then the job is dead */
+    uint32_t password_memory_kib; /* cost of Argon2id; 0 = 65536 */
 };
 /* Opens or makes the store and migrates it forward; ERR_CONFIG when it was written by a newer version. */
 struct store *store_open(const struct store_config *config, struct err *err);
@@ -30,7 +30,8 @@ bool store_device_uid(struct store *store, char out[DICOM_UID_SIZE], struct err 
  * with other bytes both are kept, `pixel_digest` telling transcoded from conflict, audited. A new instance of a study
  * that has a result queues a superseding analysis. */
 bool store_instance_put(struct store *store, const struct instance *instance, struct err *err) PULMO_MUST_USE;
-/* Decoder for "transcoded or conflict": SHA-256 of decoded pixels; set once after store_open. NULL = all are conflicts. */
+/* Decoder for "transcoded or conflict": SHA-256 of decoded pixels; set once after store_open. NULL = all are conflicts.
+ */
 typedef bool store_pixel_digest(const void *part10, size_t size, char out[65], struct err *err);
 void store_set_pixel_digest(struct store *store, store_pixel_digest *digest);
 
@@ -54,8 +55,8 @@ bool store_audit_append(struct store *store, const struct store_audit *audit, st
 bool store_audit_verify(struct store *store, int64_t *rows, int64_t *first_bad_row, char *reason, size_t reason_size,
                         struct err *err) PULMO_MUST_USE;
 /* One JSON document a line, oldest first. */
-bool store_audit_export(struct store *store, bool (*line)(void *context, const char *json, struct err *err), void *context,
-                        struct err *err) PULMO_MUST_USE;
+bool store_audit_export(struct store *store, bool (*line)(void *context, const char *json, struct err *err),
+                        void *context, struct err *err) PULMO_MUST_USE;
 
 /* ---- jobs -------------------------------------------------------------------------------------------- */
 
@@ -71,18 +72,21 @@ struct store_job {
 };
 /* Makes jobs of studies that are complete (quiet time over, no open association that sent to them), then leases the
  * oldest due job of the kinds in kinds_mask (1 << kind). */
-bool store_job_take(struct store *store, unsigned kinds_mask, int64_t now_ms, struct store_job *out, struct err *err) PULMO_MUST_USE;
+bool store_job_take(struct store *store, unsigned kinds_mask, int64_t now_ms, struct store_job *out,
+                    struct err *err) PULMO_MUST_USE;
 bool store_job_renew(struct store *store, const struct store_job *job, int64_t now_ms, struct err *err) PULMO_MUST_USE;
 /* Gives a job back after an error: retried with back-off when the kind is transient, dead otherwise or after
  * attempts_max (the study is then shown as failed, with the sentence). */
-bool store_job_fail(struct store *store, const struct store_job *job, const struct err *why, struct err *err) PULMO_MUST_USE;
+bool store_job_fail(struct store *store, const struct store_job *job, const struct err *why,
+                    struct err *err) PULMO_MUST_USE;
 
 /* Paths of a study's instances (current version of each SOP instance), owned: store_paths_free. */
 struct store_paths {
     char **items;
     size_t count;
 };
-bool store_study_paths(struct store *store, const char *study_uid, struct store_paths *out, struct err *err) PULMO_MUST_USE;
+bool store_study_paths(struct store *store, const char *study_uid, struct store_paths *out,
+                       struct err *err) PULMO_MUST_USE;
 void store_paths_free(struct store_paths *paths);
 
 /* ---- results ----------------------------------------------------------------------------------------- */
@@ -109,8 +113,8 @@ struct store_report {
 };
 /* Result, artifacts, outbox rows, job state and audit row: one commit. Results are immutable; an earlier one of the
  * study becomes superseded. ERR_CONFLICT when the lease was lost: nothing is written. */
-bool store_job_finish(struct store *store, const struct store_job *job, const struct store_report *report, int64_t *result_id,
-                      struct err *err) PULMO_MUST_USE;
+bool store_job_finish(struct store *store, const struct store_job *job, const struct store_report *report,
+                      int64_t *result_id, struct err *err) PULMO_MUST_USE;
 /* Finishes a DECODE job: artifacts of the study's revision, made from its instances alone ("series.json",
  * "slices.i16": all slices in one artifact, read by range). Needs no result, so that a study opens in the viewer before
  * its analysis is done. ERR_CONFLICT when the lease was lost. */
@@ -131,10 +135,11 @@ struct store_result {
 };
 bool store_result_get(struct store *store, int64_t result_id, struct store_result *out, struct err *err) PULMO_MUST_USE;
 /* The study's current result; id 0 when there is none. */
-bool store_result_current(struct store *store, const char *study_uid, struct store_result *out, struct err *err) PULMO_MUST_USE;
+bool store_result_current(struct store *store, const char *study_uid, struct store_result *out,
+                          struct err *err) PULMO_MUST_USE;
 /* Reads an artifact and checks its digest (ERR_NOT_FOUND; ERR_IO when the content is not what was stored). */
-bool store_artifact_read(struct store *store, int64_t result_id, const char *name, struct bytes *out, char media_type[64],
-                         struct err *err) PULMO_MUST_USE;
+bool store_artifact_read(struct store *store, int64_t result_id, const char *name, struct bytes *out,
+                         char media_type[64], struct err *err) PULMO_MUST_USE;
 /* Reads an artifact of the study's newest decoded revision (store_decode_finish) and checks its digest. */
 bool store_study_artifact_read(struct store *store, const char *study_uid, const char *name, struct bytes *out,
                                char media_type[64], struct err *err) PULMO_MUST_USE;
@@ -158,7 +163,8 @@ struct store_study {
 /* Studies that need eyes first: unsigned before signed, review and high probability first. Owned: free(*out). */
 bool store_study_list(struct store *store, size_t offset, size_t limit, struct store_study **out, size_t *count,
                       struct err *err) PULMO_MUST_USE;
-bool store_study_get(struct store *store, const char *study_uid, struct store_study *out, struct err *err) PULMO_MUST_USE;
+bool store_study_get(struct store *store, const char *study_uid, struct store_study *out,
+                     struct err *err) PULMO_MUST_USE;
 
 /* What a reader decided on a finding of a result; append-only, the last one counts, undo appends "none". */
 struct store_verdict {
@@ -168,9 +174,11 @@ struct store_verdict {
     char user[64];
     int64_t created_ms;
 };
-bool store_verdict_put(struct store *store, int64_t result_id, struct store_verdict *inout, struct err *err) PULMO_MUST_USE;
+bool store_verdict_put(struct store *store, int64_t result_id, struct store_verdict *inout,
+                       struct err *err) PULMO_MUST_USE;
 /* The verdicts that count, one a finding. Owned: free(*out). */
-bool store_verdict_list(struct store *store, int64_t result_id, struct store_verdict **out, size_t *count, struct err *err) PULMO_MUST_USE;
+bool store_verdict_list(struct store *store, int64_t result_id, struct store_verdict **out, size_t *count,
+                        struct err *err) PULMO_MUST_USE;
 /* Queues the signing of a result by a user (already authenticated again with the password). Refuses (ERR_CONFLICT) a
  * superseded or an already signed result. */
 bool store_sign_request(struct store *store, int64_t result_id, const char *user, struct err *err) PULMO_MUST_USE;
@@ -187,7 +195,8 @@ struct store_outgoing {
     uint32_t attempt;
 };
 /* Destinations by name, from the configuration; new results are queued for each. Call once after open. */
-bool store_set_destinations(struct store *store, const char *const *names, size_t count, struct err *err) PULMO_MUST_USE;
+bool store_set_destinations(struct store *store, const char *const *names, size_t count,
+                            struct err *err) PULMO_MUST_USE;
 bool store_outbox_take(struct store *store, int64_t now_ms, struct store_outgoing *out, struct err *err) PULMO_MUST_USE;
 bool store_outbox_sent(struct store *store, const struct store_outgoing *outgoing, struct err *err) PULMO_MUST_USE;
 /* Transient: again with exponential back-off up to an hour, for as long as it takes; permanent (the peer refused the
@@ -201,9 +210,10 @@ bool store_counts(struct store *store, struct store_counts *out, struct err *err
 
 /* ---- users and sessions ------------------------------------------------------------------------------ */
 
-/* Roles: "viewer", "radiologist", "administrator", "auditor". Passwords: Argon2id (RFC 9106), at least 10 characters. */
-bool store_user_add(struct store *store, const char *name, const char *display_name, const char *role, const char *password,
-                    struct err *err) PULMO_MUST_USE;
+/* Roles: "viewer", "radiologist", "administrator", "auditor". Passwords: Argon2id (RFC 9106), at least 10 characters.
+ */
+bool store_user_add(struct store *store, const char *name, const char *display_name, const char *role,
+                    const char *password, struct err *err) PULMO_MUST_USE;
 bool store_user_password(struct store *store, const char *name, const char *password, struct err *err) PULMO_MUST_USE;
 bool store_user_disable(struct store *store, const char *name, struct err *err) PULMO_MUST_USE;
 struct store_user {
@@ -216,8 +226,10 @@ bool store_user_list(struct store *store, struct store_user **out, size_t *count
 bool store_user_check(struct store *store, const char *name, const char *password, const char *address, int64_t now_ms,
                       struct store_user *out, struct err *err) PULMO_MUST_USE;
 /* Sessions: a random token for the cookie (its SHA-256 is what is stored), 30 minutes idle, 12 hours at most. */
-bool store_session_new(struct store *store, const char *user, int64_t now_ms, char token[65], struct err *err) PULMO_MUST_USE;
-bool store_session_check(struct store *store, const char *token, int64_t now_ms, struct store_user *out, struct err *err) PULMO_MUST_USE;
+bool store_session_new(struct store *store, const char *user, int64_t now_ms, char token[65],
+                       struct err *err) PULMO_MUST_USE;
+bool store_session_check(struct store *store, const char *token, int64_t now_ms, struct store_user *out,
+                         struct err *err) PULMO_MUST_USE;
 bool store_session_end(struct store *store, const char *token, struct err *err) PULMO_MUST_USE;
 
 #endif

@@ -1,0 +1,34 @@
+/* What a store handle holds; seen in store/ only. */
+#ifndef PULMO_STORE_HANDLE_H
+#define PULMO_STORE_HANDLE_H
+
+#include "store/sql.h"
+#include "store/store.h"
+
+#define STORE_STATEMENTS_MAX 160
+#define STORE_DESTINATIONS_MAX 16
+#define STORE_LEASE_SIZE 40
+
+struct store {
+    sqlite3 *database;
+    struct store_config config; /* folder owned */
+    store_pixel_digest *pixel_digest;
+    struct store_statement {
+        const char *sql; /* a literal: its address is the key */
+        sqlite3_stmt *statement;
+    } statements[STORE_STATEMENTS_MAX];
+    size_t statement_count;
+    char *destinations[STORE_DESTINATIONS_MAX];
+    size_t destination_count;
+};
+
+/* count random bytes as hexadecimal text, from the kernel. */
+bool store_random_hex(size_t count, char *out, struct err *err) PULMO_MUST_USE;
+
+/* Exponential back-off: first_ms doubled attempt - 1 times, at most max_ms. */
+int64_t store_backoff_ms(uint32_t attempt, int64_t first_ms, int64_t max_ms);
+#define STORE_BACKOFF_FIRST_MS 5000
+#define STORE_BACKOFF_JOB_MAX_MS (10 * 60 * 1000)
+#define STORE_BACKOFF_OUTBOX_MAX_MS (60 * 60 * 1000)
+
+#endif

@@ -1,0 +1,46 @@
+#include "store/migrate.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "store/blob.h"
+#include "store/handle.h"
+
+static bool version_read(struct store *store, int64_t *version, struct err *err) {
+    return sql_integer(store, "PRAGMA user_version", SQL_NO_VALUES, version, err);
+}
+
+/* VACUUM INTO is a read of the old database: a crash in it leaves the original as it was and a partial copy, which the
+ * next start makes again. */
+static bool copy_keep(struct store *store, int64_t version, struct err *err) {
+    char path[4096];
+    int length = snprintf(path, sizeof path, "%s/pulmo.db.v%lld", store->config.folder, (long long)version);
+    if (length < 0 || (size_t)length >= sizeof path)
+        return err_set(err, ERR_LIMIT, "path too long: %s", store->config.folder);
+    unlink(path);
+    return sql_run(store, "VACUUM INTO ?1", SQL_VALUES(sql_text(path)), err) && blob_file_sync(path, err) &&
+           blob_folder_sync(store->config.folder, err);
+}
+
+static bool version_apply(struct store *store, int version, struct err *err) {
+    PULMO_SCOPED(sql_rollback_at) struct sql_transaction transaction = {0};
+    char number[64];
+    snprintf(number, sizeof number, "PRAGMA user_version = %d", version);
+    return sql_begin(store, &transaction, err) && sql_script(store, migrate_versions[version - 1], err) &&
+           sql_script(store, number, err) && sql_commit(&transaction, err);
+}
+
+bool migrate_run(struct store *store, struct err *err) {
+    int64_t version = 0;
+    if (!version_read(store, &version, err))
+        return false;
+    if (version > migrate_version_count || version < 0)
+        return err_set(err, ERR_CONFIG, "the store in %s has version %lld; this program knows up to %d",
+                       store->config.folder, (long long)version, migrate_version_count);
+    if (version > 0 && version < migrate_version_count && !copy_keep(store, version, err))
+        return err_within(err, "copy before the migration from version %lld", (long long)version);
+    for (int next = (int)version + 1; next <= migrate_version_count; next++)
+        if (!version_apply(store, next, err))
+            return err_within(err, "migration to version %d", next);
+    return true;
+}

@@ -1,0 +1,116 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/blob.h"
+#include "store/handle.h"
+
+void store_paths_free(struct store_paths *paths) {
+    for (size_t index = 0; index < paths->count; index++)
+        free(paths->items[index]);
+    free(paths->items);
+    *paths = (struct store_paths){0};
+}
+
+static bool paths_fill(struct store *store, const char *study_uid, struct store_paths *paths, size_t capacity,
+                       struct err *err) {
+    PULMO_SCOPED(sql_done_at)
+    sqlite3_stmt *statement = sql_prepare(store,
+                                          "SELECT blob_sha256 FROM instance WHERE study_uid = ?1 AND current = 1"
+                                          " ORDER BY series_uid, instance_number, sop_instance_uid",
+                                          SQL_VALUES(sql_text(study_uid)), err);
+    if (!statement)
+        return false;
+    for (bool row = true; row && paths->count < capacity;) {
+        char digest[DIGEST_HEX_SIZE], path[BLOB_PATH_SIZE];
+        if (!sql_step(store, statement, &row, err))
+            return false;
+        if (!row)
+            break;
+        sql_column_text(statement, 0, digest, sizeof digest);
+        if (!blob_path(store->config.folder, digest, path, err))
+            return false;
+        if (!(paths->items[paths->count] = strdup(path)))
+            return err_set(err, ERR_MEMORY, "out of memory for the paths of study %s", study_uid);
+        paths->count++;
+    }
+    return true;
+}
+
+bool store_study_paths(struct store *store, const char *study_uid, struct store_paths *out, struct err *err) {
+    PULMO_SCOPED(sql_rollback_at) struct sql_transaction transaction = {0};
+    PULMO_SCOPED(store_paths_free) struct store_paths paths = {0};
+    int64_t count = 0;
+    if (!sql_begin_read(store, &transaction, err) ||
+        !sql_integer(store, "SELECT count(*) FROM instance WHERE study_uid = ?1 AND current = 1",
+                     SQL_VALUES(sql_text(study_uid)), &count, err))
+        return false;
+    if (!count)
+        return err_set(err, ERR_NOT_FOUND, "study %s has no instances", study_uid);
+    paths.items = pulmo_alloc((size_t)count, sizeof *paths.items, err);
+    if (!paths.items || !paths_fill(store, study_uid, &paths, (size_t)count, err))
+        return false;
+    *out = paths;
+    paths = (struct store_paths){0};
+    return true;
+}
+
+#define STUDY_COLUMNS                                                                                       \
+    "SELECT study_uid, patient_name, patient_id, accession_number, study_date, description, state, reason," \
+    " first_received_ms, instances, result_id, findings_reported, probability_max, review FROM worklist"
+
+static void study_row(sqlite3_stmt *statement, struct store_study *out) {
+    sql_column_text(statement, 0, out->study_uid, sizeof out->study_uid);
+    sql_column_text(statement, 1, out->patient_name, sizeof out->patient_name);
+    sql_column_text(statement, 2, out->patient_id, sizeof out->patient_id);
+    sql_column_text(statement, 3, out->accession_number, sizeof out->accession_number);
+    sql_column_text(statement, 4, out->study_date, sizeof out->study_date);
+    sql_column_text(statement, 5, out->description, sizeof out->description);
+    sql_column_text(statement, 6, out->state, sizeof out->state);
+    sql_column_text(statement, 7, out->reason, sizeof out->reason);
+    out->received_ms = sqlite3_column_int64(statement, 8);
+    out->instances = sqlite3_column_int64(statement, 9);
+    out->result_id = sqlite3_column_int64(statement, 10);
+    out->findings_reported = (uint32_t)sqlite3_column_int64(statement, 11);
+    out->probability_max = sqlite3_column_double(statement, 12);
+    out->review = sqlite3_column_int(statement, 13) != 0;
+}
+
+bool store_study_get(struct store *store, const char *study_uid, struct store_study *out, struct err *err) {
+    PULMO_SCOPED(sql_done_at)
+    sqlite3_stmt *statement =
+        sql_prepare(store, STUDY_COLUMNS " WHERE study_uid = ?1", SQL_VALUES(sql_text(study_uid)), err);
+    bool row = false;
+    if (!statement || !sql_step(store, statement, &row, err))
+        return false;
+    if (!row)
+        return err_set(err, ERR_NOT_FOUND, "there is no study %s", study_uid);
+    study_row(statement, out);
+    return true;
+}
+
+/* A study without a current instance (all were conflicts, or moved to another study) has nothing to show. */
+bool store_study_list(struct store *store, size_t offset, size_t limit, struct store_study **out, size_t *count,
+                      struct err *err) {
+    if (limit > 10000)
+        return err_set(err, ERR_LIMIT, "at most 10000 studies at once");
+    PULMO_SCOPED(pulmo_free_at) struct store_study *studies = pulmo_alloc(limit, sizeof *studies, err);
+    PULMO_SCOPED(sql_done_at)
+    sqlite3_stmt *statement =
+        sql_prepare(store,
+                    STUDY_COLUMNS " WHERE instances > 0 ORDER BY state = 'signed', review DESC, probability_max DESC,"
+                                  " first_received_ms DESC, study_uid LIMIT ?1 OFFSET ?2",
+                    SQL_VALUES(sql_int((int64_t)limit), sql_int((int64_t)offset)), err);
+    if (!studies || !statement)
+        return false;
+    size_t filled = 0;
+    for (bool row = true; row && filled < limit;) {
+        if (!sql_step(store, statement, &row, err))
+            return false;
+        if (row)
+            study_row(statement, &studies[filled++]);
+    }
+    *out = studies;
+    *count = filled;
+    studies = NULL;
+    return true;
+}
