@@ -1,0 +1,421 @@
+/* Rewriting passes: constant folding and fusion. What a pass absorbs is dropped when it is done. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "infer/operators.h"
+
+/* ---- shapes, folding ----------------------------------------------------------------------------------- */
+
+static void call_fill(const struct graph *graph, const struct graph_node *node, const struct tensor *known,
+                      struct operation_call *call) {
+    *call = (struct operation_call){.node = node};
+    (void)graph;
+    for (int i = 0; i < node->input_count; i++) {
+        call->present[i] = node->inputs[i] >= 0;
+        if (call->present[i])
+            call->in[i] = known[node->inputs[i]];
+    }
+}
+
+static bool residual_fits(const struct tensor *known, const struct graph_node *node, const struct shape *out,
+                          struct err *err) {
+    struct shape joined = *out;
+    if (node->residual < 0)
+        return true;
+    if (!infer_shapes_join(&joined, &known[node->residual].shape, "residual", err))
+        return false;
+    if (!infer_shape_equal(&joined, out) || known[node->residual].shape.rank != out->rank)
+        return err_set(err, ERR_UNSUPPORTED, "the sum is bigger than the convolution it adds to");
+    return true;
+}
+
+static bool node_shapes(const struct graph *graph, const struct graph_node *node, struct tensor *known,
+                        struct err *err) {
+    struct operation_call call;
+    call_fill(graph, node, known, &call);
+    if (!node->operation->shape(&call, err) || !residual_fits(known, node, &call.out[0].shape, err))
+        return false;
+    for (int k = 0; k < node->output_count; k++) {
+        if (node->outputs[k] < 0)
+            continue;
+        if (infer_shape_count(&call.out[k].shape) < 1)
+            return err_set(err, ERR_UNSUPPORTED, "an empty result");
+        known[node->outputs[k]] = (struct tensor){.element = call.out[k].element, .shape = call.out[k].shape};
+    }
+    return true;
+}
+
+bool infer_graph_shapes(const struct graph *graph, const struct shape *inputs, struct tensor *out, struct err *err) {
+    for (int i = 0; i < graph->value_count; i++)
+        out[i] = graph->values[i].tensor;
+    for (int i = 0; i < graph->input_count; i++) {
+        const struct shape *declared = &graph->values[graph->inputs[i]].tensor.shape;
+        const char *name = graph->values[graph->inputs[i]].name;
+        if (inputs[i].rank != declared->rank)
+            return err_set(err, ERR_INPUT, "input %.120s has rank %d, not %d", name, declared->rank, inputs[i].rank);
+        for (int k = 0; k < declared->rank; k++)
+            if (inputs[i].dims[k] < 1 || (declared->dims[k] > 0 && declared->dims[k] != inputs[i].dims[k]))
+                return err_set(err, ERR_INPUT, "input %.120s has side %lld on axis %d, not %lld", name,
+                               (long long)declared->dims[k], k, (long long)inputs[i].dims[k]);
+        if (!infer_shape_check(&inputs[i], name, err))
+            return false;
+        out[graph->inputs[i]].shape = inputs[i];
+    }
+    for (int i = 0; i < graph->node_count; i++)
+        if (!node_shapes(graph, &graph->nodes[i], out, err))
+            return err_within(err, "node %.120s (%s)", graph->nodes[i].name, graph->nodes[i].operation->name);
+    return true;
+}
+
+static bool node_is_constant(const struct graph *graph, const struct graph_node *node) {
+    if (!node->operation->run || node->operation->kind == OPERATOR_DROPOUT || node->input_count == 0)
+        return false;
+    for (int i = 0; i < node->input_count; i++)
+        if (node->inputs[i] >= 0 && !graph->values[node->inputs[i]].tensor.data)
+            return false;
+    return true;
+}
+
+static bool node_fold(struct graph *graph, struct graph_node *node, struct tensor *known, struct err *err) {
+    struct operation_call call;
+    for (int i = 0; i < node->input_count; i++)
+        if (node->inputs[i] >= 0)
+            known[node->inputs[i]] = graph->values[node->inputs[i]].tensor;
+    if (!node_shapes(graph, node, known, err))
+        return false;
+    call_fill(graph, node, known, &call);
+    for (int k = 0; k < node->output_count; k++) {
+        if (node->outputs[k] < 0)
+            continue;
+        struct tensor *tensor = &graph->values[node->outputs[k]].tensor;
+        *tensor = known[node->outputs[k]];
+        tensor->data = pulmo_alloc((size_t)infer_shape_count(&tensor->shape), infer_element_size(tensor->element), err);
+        if (!tensor->data)
+            return false;
+        call.out[k] = *tensor;
+    }
+    size_t scratch = node->operation->scratch ? node->operation->scratch(&call) : 0;
+    PULMO_SCOPED(pulmo_free_at) void *work = pulmo_alloc(scratch, 1, err);
+    if (!work)
+        return false;
+    call.scratch = work;
+    node->operation->run(&call);
+    for (int k = 0; k < node->output_count; k++)
+        node->outputs[k] = -1; /* nobody's product any more: pruned */
+    return true;
+}
+
+bool infer_graph_fold(struct graph *graph, struct err *err) {
+    PULMO_SCOPED(pulmo_free_at)
+    struct tensor *known = pulmo_alloc((size_t)graph->value_count, sizeof *known, err);
+    if (!known)
+        return false;
+    for (int i = 0; i < graph->node_count; i++)
+        if (node_is_constant(graph, &graph->nodes[i]) && !node_fold(graph, &graph->nodes[i], known, err))
+            return err_within(err, "node %.120s (%s)", graph->nodes[i].name, graph->nodes[i].operation->name);
+    return infer_graph_prune(graph, err);
+}
+
+/* ---- small questions ------------------------------------------------------------------------------------ */
+
+static struct graph_node *producer_of(struct graph *graph, int value) {
+    for (int i = 0; value >= 0 && i < graph->node_count; i++)
+        for (int k = 0; k < graph->nodes[i].output_count; k++)
+            if (graph->nodes[i].operation && graph->nodes[i].outputs[k] == value)
+                return &graph->nodes[i];
+    return NULL;
+}
+
+static bool is_named(const struct graph_node *node, const char *operation) {
+    return node && node->operation && strcmp(node->operation->name, operation) == 0;
+}
+
+static bool used_once(const struct graph *graph, int value) {
+    return infer_graph_uses(graph, value, NULL) == 1;
+}
+
+static bool scalar_of(const struct graph *graph, int value, float *out) {
+    const struct tensor *tensor = value >= 0 ? &graph->values[value].tensor : NULL;
+    if (!tensor || !tensor->data || tensor->element != ELEMENT_F32 || infer_shape_count(&tensor->shape) != 1)
+        return false;
+    *out = *(const float *)tensor->data;
+    return true;
+}
+
+static void node_drop(struct graph_node *node) {
+    free(node->name);
+    free(node->attributes);
+    *node = (struct graph_node){.residual = -1, .dropout = -1};
+}
+
+/* The consumer's place and result go to its producer: whatever the producer reads is ready there too. */
+static void absorb(struct graph_node *producer, struct graph_node *consumer) {
+    int output = consumer->outputs[0];
+    free(consumer->name);
+    free(consumer->attributes);
+    *consumer = *producer;
+    consumer->outputs[0] = output;
+    *producer = (struct graph_node){.residual = -1, .dropout = -1};
+}
+
+/* ---- BatchNormalization into the convolution before it --------------------------------------------------- */
+
+static int constant_like(struct graph *graph, const char *name, const struct shape *shape, struct err *err) {
+    char full[160];
+    size_t size = strlen(name) < 120 ? strlen(name) : 120;
+    memcpy(full, name, size);
+    memcpy(full + size, " folded", 8); /* a blank: no exporter's name can meet it by chance */
+    int value = infer_graph_add_value(graph, full, ELEMENT_F32, err);
+    if (value < 0)
+        return -1;
+    struct tensor *tensor = &graph->values[value].tensor;
+    tensor->shape = *shape;
+    tensor->data = pulmo_alloc((size_t)infer_shape_count(shape), sizeof(float), err);
+    return tensor->data ? value : -1;
+}
+
+static bool norm_is_constant(const struct graph *graph, const struct graph_node *conv, const struct graph_node *norm) {
+    const struct tensor *weights = &graph->values[conv->inputs[1]].tensor;
+    if (!weights->data || weights->shape.rank < 3 || weights->element != ELEMENT_F32)
+        return false;
+    for (int i = 1; i < 5; i++) {
+        const struct tensor *tensor = &graph->values[norm->inputs[i]].tensor;
+        if (!tensor->data || tensor->element != ELEMENT_F32 || tensor->shape.rank != 1 ||
+            tensor->shape.dims[0] != weights->shape.dims[0])
+            return false;
+    }
+    const struct tensor *bias =
+        conv->input_count > 2 && conv->inputs[2] >= 0 ? &graph->values[conv->inputs[2]].tensor : NULL;
+    return (!bias || (bias->data && bias->shape.rank == 1 && bias->shape.dims[0] == weights->shape.dims[0])) &&
+           infer_node_int(norm, "training_mode", 0) == 0;
+}
+
+/* w' = w f, b' = (b - mean) f + beta with f = gamma / sqrt(variance + epsilon). */
+static bool norm_fold(struct graph *graph, struct graph_node *conv, const struct graph_node *norm, struct err *err) {
+    struct shape shape = graph->values[conv->inputs[1]].tensor.shape;
+    struct shape row = {.rank = 1, .dims = {shape.dims[0]}};
+    int weights = constant_like(graph, norm->name, &shape, err);
+    int bias = weights >= 0 ? constant_like(graph, conv->name, &row, err) : -1;
+    if (bias < 0)
+        return false;
+    const float *old = graph->values[conv->inputs[1]].tensor.data, *parts[5] = {0};
+    const float *old_bias =
+        conv->input_count > 2 && conv->inputs[2] >= 0 ? graph->values[conv->inputs[2]].tensor.data : NULL;
+    for (int i = 1; i < 5; i++)
+        parts[i] = graph->values[norm->inputs[i]].tensor.data;
+    float *to = graph->values[weights].tensor.data, *to_bias = graph->values[bias].tensor.data;
+    double epsilon = (double)infer_node_float(norm, "epsilon", 1e-5F);
+    int64_t size = infer_shape_count(&shape) / shape.dims[0];
+    for (int64_t c = 0; c < shape.dims[0]; c++) {
+        double factor = (double)parts[1][c] / sqrt((double)parts[4][c] + epsilon);
+        for (int64_t n = c * size; n < (c + 1) * size; n++)
+            to[n] = (float)((double)old[n] * factor);
+        to_bias[c] =
+            (float)(((old_bias ? (double)old_bias[c] : 0) - (double)parts[3][c]) * factor + (double)parts[2][c]);
+    }
+    conv->inputs[1] = weights;
+    conv->inputs[2] = bias;
+    conv->input_count = 3;
+    return true;
+}
+
+static bool fuse_norms(struct graph *graph, struct err *err) {
+    for (int i = 0; i < graph->node_count; i++) {
+        struct graph_node *norm = &graph->nodes[i];
+        struct graph_node *conv = is_named(norm, "BatchNormalization") ? producer_of(graph, norm->inputs[0]) : NULL;
+        if (!is_named(conv, "Conv") || !used_once(graph, norm->inputs[0]) || !norm_is_constant(graph, conv, norm))
+            continue;
+        if (!norm_fold(graph, conv, norm, err))
+            return false;
+        absorb(conv, norm);
+    }
+    return true;
+}
+
+/* ---- bias, residual, Relu -------------------------------------------------------------------------------- */
+
+/* MatMul(x, W) + row, as a Linear layer over tokens is exported. */
+static bool bias_take(struct graph *graph, struct graph_node *add, int side) {
+    struct graph_node *product = producer_of(graph, add->inputs[side]);
+    const struct tensor *row = &graph->values[add->inputs[!side]].tensor;
+    if (!is_named(product, "MatMul") || product->input_count != 2 || !used_once(graph, add->inputs[side]) ||
+        !row->data || row->element != ELEMENT_F32 || row->shape.rank != 1)
+        return false;
+    const struct shape *weights = &graph->values[product->inputs[1]].tensor.shape;
+    if (!graph->values[product->inputs[1]].tensor.data || weights->dims[weights->rank - 1] != row->shape.dims[0])
+        return false;
+    product->inputs[product->input_count++] = add->inputs[!side];
+    absorb(product, add);
+    return true;
+}
+
+static bool residual_take(struct graph *graph, struct graph_node *add, int side) {
+    struct graph_node *conv = producer_of(graph, add->inputs[side]);
+    if (!is_named(conv, "Conv") || conv->residual >= 0 || conv->relu || !used_once(graph, add->inputs[side]) ||
+        graph->values[add->inputs[!side]].tensor.data || add->inputs[!side] == add->inputs[side])
+        return false;
+    conv->residual = add->inputs[!side];
+    absorb(conv, add);
+    return true;
+}
+
+static bool relu_take(struct graph *graph, struct graph_node *relu) {
+    struct graph_node *before = producer_of(graph, relu->inputs[0]);
+    if (!before || before->relu || !used_once(graph, relu->inputs[0]))
+        return false;
+    enum operation_kind kind = before->operation->kind;
+    if (kind != OPERATOR_CONV && kind != OPERATOR_GEMM && kind != OPERATOR_MATMUL)
+        return false;
+    before->relu = true;
+    absorb(before, relu);
+    return true;
+}
+
+static void fuse_post_operations(struct graph *graph) {
+    for (int i = 0; i < graph->node_count; i++) {
+        struct graph_node *node = &graph->nodes[i];
+        if (is_named(node, "Add")) {
+            /* || stops at the first that fits: the node is another one then */
+            (void)(bias_take(graph, node, 0) || bias_take(graph, node, 1) || residual_take(graph, node, 1) ||
+                   residual_take(graph, node, 0));
+        } else if (is_named(node, "Relu")) {
+            (void)relu_take(graph, node);
+        }
+    }
+}
+
+/* ---- Top-K attention ------------------------------------------------------------------------------------- */
+
+/* The only reader of a value, if it is that operation. */
+static struct graph_node *only_reader(struct graph *graph, int value, const char *operation) {
+    int reader = -1;
+    if (value < 0 || infer_graph_uses(graph, value, &reader) != 1 || reader < 0)
+        return NULL;
+    return is_named(&graph->nodes[reader], operation) ? &graph->nodes[reader] : NULL;
+}
+
+static bool reduces_last_axis(const struct graph_node *node) {
+    int64_t axes[GRAPH_ATTRIBUTE_INTS_MAX];
+    return node->input_count == 1 && infer_node_int(node, "keepdims", 1) == 1 &&
+           infer_node_ints(node, "axes", axes, GRAPH_ATTRIBUTE_INTS_MAX) == 1 && axes[0] == -1;
+}
+
+struct attention_chain {
+    struct graph_node *topk, *least, *compare, *where, *softmax;
+    int scores;
+    int64_t keep;
+};
+
+/* TopK, ReduceMin, GreaterOrEqual, Where, Softmax over one tensor of scores that nobody else reads. */
+static bool chain_find(struct graph *graph, struct graph_node *topk, struct attention_chain *out) {
+    struct attention_chain chain = {.topk = topk, .scores = topk->inputs[0]};
+    const struct tensor *keep = &graph->values[topk->inputs[1]].tensor;
+    float floor_value = 0;
+    if (!keep->data || keep->element != ELEMENT_I64 || infer_shape_count(&keep->shape) != 1 ||
+        infer_node_int(topk, "axis", -1) != -1 || infer_node_int(topk, "largest", 1) != 1)
+        return false;
+    if (topk->output_count > 1 && topk->outputs[1] >= 0 && infer_graph_uses(graph, topk->outputs[1], NULL) > 0)
+        return false;
+    chain.least = only_reader(graph, topk->outputs[0], "ReduceMin");
+    chain.compare = chain.least ? only_reader(graph, chain.least->outputs[0], "GreaterOrEqual") : NULL;
+    chain.where = chain.compare ? only_reader(graph, chain.compare->outputs[0], "Where") : NULL;
+    chain.softmax = chain.where ? only_reader(graph, chain.where->outputs[0], "Softmax") : NULL;
+    if (!chain.softmax || !reduces_last_axis(chain.least) || infer_node_int(chain.softmax, "axis", -1) != -1 ||
+        chain.compare->inputs[0] != chain.scores || chain.compare->inputs[1] != chain.least->outputs[0] ||
+        chain.where->inputs[0] != chain.compare->outputs[0] || chain.where->inputs[1] != chain.scores ||
+        !scalar_of(graph, chain.where->inputs[2], &floor_value) || floor_value > -1e8F ||
+        infer_graph_uses(graph, chain.scores, NULL) != 3)
+        return false;
+    chain.keep = *(const int64_t *)keep->data;
+    *out = chain;
+    return true;
+}
+
+static bool attributes_set(struct graph_node *node, int64_t keep, float scale, struct err *err) {
+    free(node->attributes);
+    node->attribute_count = 0;
+    node->attributes = pulmo_alloc(2, sizeof *node->attributes, err);
+    if (!node->attributes)
+        return false;
+    node->attributes[0] = (struct graph_attribute){.name = "k", .number = keep};
+    node->attributes[1] = (struct graph_attribute){.name = "scale", .real = scale};
+    node->attribute_count = 2;
+    return true;
+}
+
+/* The chain becomes one node in the place of its Softmax. */
+static bool chain_replace(struct graph *graph, struct attention_chain *chain, struct err *err) {
+    struct graph_node *scaled = producer_of(graph, chain->scores);
+    float scale = 1;
+    int scores = chain->scores;
+    bool multiplied = is_named(scaled, "Mul") && scalar_of(graph, scaled->inputs[1], &scale);
+    if (multiplied)
+        scores = scaled->inputs[0];
+    if (!attributes_set(chain->softmax, chain->keep, scale, err))
+        return false;
+    chain->softmax->operation = &infer_operator_topk_softmax;
+    chain->softmax->inputs[0] = scores;
+    node_drop(chain->topk);
+    node_drop(chain->least);
+    node_drop(chain->compare);
+    node_drop(chain->where);
+    if (multiplied)
+        node_drop(scaled);
+    return true;
+}
+
+/* MatMul(Q, K) before and MatMul(weights, V) behind join, in the place of the latter; the weights stay a result. */
+static void attention_join(struct graph *graph, struct graph_node *softmax) {
+    struct graph_node *scores = producer_of(graph, softmax->inputs[0]), *mix = NULL;
+    int weights = softmax->outputs[0];
+    if (!is_named(scores, "MatMul") || scores->input_count != 2 || scores->relu ||
+        !used_once(graph, softmax->inputs[0]))
+        return;
+    for (int i = 0; i < graph->node_count && !mix; i++)
+        if (is_named(&graph->nodes[i], "MatMul") && graph->nodes[i].inputs[0] == weights)
+            mix = &graph->nodes[i];
+    if (!mix || mix->input_count != 2 || mix->relu || mix->inputs[1] == weights)
+        return;
+    int context = mix->outputs[0], values = mix->inputs[1];
+    softmax->operation = &infer_operator_topk_attention;
+    softmax->input_count = 3;
+    softmax->inputs[0] = scores->inputs[0];
+    softmax->inputs[1] = scores->inputs[1];
+    softmax->inputs[2] = values;
+    softmax->output_count = 2;
+    softmax->outputs[0] = context;
+    softmax->outputs[1] = weights;
+    node_drop(scores);
+    node_drop(mix);
+}
+
+static bool fuse_attention(struct graph *graph, struct err *err) {
+    for (int i = 0; i < graph->node_count; i++) {
+        struct attention_chain chain;
+        if (!is_named(&graph->nodes[i], "TopK") || !chain_find(graph, &graph->nodes[i], &chain))
+            continue;
+        if (!chain_replace(graph, &chain, err))
+            return false;
+        attention_join(graph, chain.softmax);
+    }
+    return true;
+}
+
+static void compact(struct graph *graph) {
+    int kept = 0;
+    for (int i = 0; i < graph->node_count; i++)
+        if (graph->nodes[i].operation)
+            graph->nodes[kept++] = graph->nodes[i];
+    graph->node_count = kept;
+}
+
+bool infer_graph_fuse(struct graph *graph, struct err *err) {
+    if (!fuse_norms(graph, err))
+        return false;
+    fuse_post_operations(graph);
+    if (!fuse_attention(graph, err))
+        return false;
+    compact(graph);
+    return infer_graph_sort(graph, err) && infer_graph_prune(graph, err);
+}

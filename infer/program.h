@@ -1,0 +1,49 @@
+/* A program: a graph compiled for fixed input shapes by the CPU back-end (oneDNN).
+ *
+ * A program is immutable and may be shared by threads; each thread runs it with a runner of its own (one arena).
+ * Every primitive is planned for one thread, whatever the machine has: work is shared out by tile and candidate, so
+ * results cannot depend on the number of threads. */
+#ifndef PULMO_INFER_PROGRAM_H
+#define PULMO_INFER_PROGRAM_H
+
+#include "infer/operators.h"
+#include "infer/plan.h"
+
+struct program;
+struct runner;
+
+/* keep: every activation survives the run (for gradients); otherwise lifetimes overlap in the arena. */
+struct program *infer_program_new(const struct graph *graph, const struct shape *inputs, bool keep, struct err *err);
+void infer_program_free(struct program *program);
+void infer_program_free_at(struct program **program);
+const struct graph *infer_program_graph(const struct program *program); /* borrowed at infer_program_new */
+/* Shape of a value of the graph under this program. */
+const struct shape *infer_program_shape(const struct program *program, int value);
+
+struct program_figures {
+    struct plan_figures memory;
+    size_t weight_bytes;                              /* packed weights */
+    int primitives, kernels, reorders, sums_in_place; /* steps by kind; reorders counts those beside weights */
+};
+const struct program_figures *infer_program_figures(const struct program *program);
+
+struct runner *infer_runner_new(const struct program *program, struct err *err);
+void infer_runner_free(struct runner *runner);
+void infer_runner_free_at(struct runner **runner);
+/* Plain row-major input `index` of the graph, to be filled before EVERY run: its memory is used again. */
+float *infer_runner_input(struct runner *runner, int index);
+/* Allocates nothing. ERR_INPUT names the layer whose result holds NaN or infinity. dropout NULL = none. */
+bool infer_runner_run(struct runner *runner, const struct dropout_keys *dropout, struct err *err) PULMO_MUST_USE;
+/* Plain row-major output `index` of the graph, valid until the next run. */
+const float *infer_runner_output(const struct runner *runner, int index);
+/* Any activation of a program built with keep, as plain row-major floats. */
+bool infer_runner_read(const struct runner *runner, int value, float *out, struct err *err) PULMO_MUST_USE;
+
+/* Gradient of a convolution's input from that of its output, plain row-major. */
+bool infer_conv_backward(const struct program *program, const struct graph_node *node, const float *gradient_out,
+                         float *gradient_in, struct err *err) PULMO_MUST_USE;
+
+/* "oneDNN 2.6.3, avx512_core_vnni" */
+const char *infer_backend_text(void);
+
+#endif
