@@ -61,14 +61,18 @@ def fill_holes(mask):
     return out
 
 
-def fill_masked_outside(hu):
-    """A host comes as -1024 beyond 15 mm around its lungs; as tissue it cannot leak into the trachea."""
+def fill_masked_outside(hu, grow_voxels=0):
+    """A host comes as -1024 beyond 15 mm around its lungs; as tissue it cannot leak into the trachea.
+    A resampled host has a rim of values in between, which grow_voxels covers."""
     labels, count = ndimage.label(hu <= -1024)
     if not count:
         return hu
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return np.where(np.isin(labels, np.flatnonzero(sizes > 20000)), np.int16(40), hu)
+    outside = (sizes > 20000)[labels]
+    if grow_voxels:
+        outside = ndimage.maximum_filter(outside.astype(np.uint8), 2 * grow_voxels + 1) > 0
+    return np.where(outside, np.float32(40), hu)
 
 
 def lung_mask_2mm(hu, spacing_mm):

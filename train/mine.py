@@ -38,7 +38,7 @@ def label(row, findings):
 def lung_distance(volume):
     """Recomputed from the copy's grey values: the same code as for any CT."""
     hu = volume.astype(np.float32) * (1632 / 255) - 1024
-    mask = lungs.lung_mask_2mm(lungs.fill_masked_outside(hu), (1, 1, 1))
+    mask = lungs.lung_mask_2mm(lungs.fill_masked_outside(hu, 2), (1, 1, 1))
     return lungs.distance_mm(mask, volume.shape)
 
 

@@ -39,7 +39,7 @@ class Pipeline:
         """volume uint8 at 1 mm, masked. A list of dicts, best first."""
         image = volume.astype(np.float32) / 255
         hu = volume.astype(np.float32) * (1632 / 255) - 1024
-        mask = lungs.lung_mask_2mm(lungs.fill_masked_outside(hu), (1, 1, 1))
+        mask = lungs.lung_mask_2mm(lungs.fill_masked_outside(hu, 2), (1, 1, 1))
         distance = lungs.distance_mm(mask, volume.shape)
         rows = decode.candidates(self.detect, image, distance,
                                  score_min or self.text["detector"]["score_min"],
