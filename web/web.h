@@ -9,9 +9,9 @@
 
 struct web_config {
     const char *bind_address;
-    uint16_t port;                             /* 0 = any free one */
-    const char *certificate_file, *key_file;   /* PEM; made (self-signed) at first start when absent */
-    const char *viewer_folder;                 /* the built viewer: index.html, viewer.js, ... */
+    uint16_t port;                           /* 0 = any free one */
+    const char *certificate_file, *key_file; /* PEM; made (self-signed) at first start when absent */
+    const char *viewer_folder;               /* the built viewer: index.html, viewer.js, ... */
     const struct store_config *store;
     size_t body_bytes_max;
     int request_deadline_s; /* absolute, from the first byte */
