@@ -12,5 +12,5 @@ foreach(source IN LISTS SOURCES)
     string(APPEND entries "    sql_${version},\n")
 endforeach()
 file(WRITE ${OUTPUT} "/* Generated from store/schema.sql and store/migrations. */\n#include \"store/migrate.h\"\n\n${arrays}
-const char *const migrate_versions[] = {\n${entries}};
-const int migrate_version_count = ${version};\n")
+static const char *const versions[] = {\n${entries}};
+const struct migrate_list migrate_embedded = {versions, ${version}};\n")

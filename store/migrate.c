@@ -22,25 +22,25 @@ static bool copy_keep(struct store *store, int64_t version, struct err *err) {
            blob_folder_sync(store->config.folder, err);
 }
 
-static bool version_apply(struct store *store, int version, struct err *err) {
+static bool version_apply(struct store *store, const char *sql, int version, struct err *err) {
     PULMO_SCOPED(sql_rollback_at) struct sql_transaction transaction = {0};
     char number[64];
     snprintf(number, sizeof number, "PRAGMA user_version = %d", version);
-    return sql_begin(store, &transaction, err) && sql_script(store, migrate_versions[version - 1], err) &&
-           sql_script(store, number, err) && sql_commit(&transaction, err);
+    return sql_begin(store, &transaction, err) && sql_script(store, sql, err) && sql_script(store, number, err) &&
+           sql_commit(&transaction, err);
 }
 
-bool migrate_run(struct store *store, struct err *err) {
+bool migrate_run(struct store *store, const struct migrate_list *list, struct err *err) {
     int64_t version = 0;
     if (!version_read(store, &version, err))
         return false;
-    if (version > migrate_version_count || version < 0)
+    if (version > list->count || version < 0)
         return err_set(err, ERR_CONFIG, "the store in %s has version %lld; this program knows up to %d",
-                       store->config.folder, (long long)version, migrate_version_count);
-    if (version > 0 && version < migrate_version_count && !copy_keep(store, version, err))
+                       store->config.folder, (long long)version, list->count);
+    if (version > 0 && version < list->count && !copy_keep(store, version, err))
         return err_within(err, "copy before the migration from version %lld", (long long)version);
-    for (int next = (int)version + 1; next <= migrate_version_count; next++)
-        if (!version_apply(store, next, err))
+    for (int next = (int)version + 1; next <= list->count; next++)
+        if (!version_apply(store, list->versions[next - 1], next, err))
             return err_within(err, "migration to version %d", next);
     return true;
 }

@@ -6,11 +6,14 @@
 
 struct store;
 
-extern const char *const migrate_versions[];
-extern const int migrate_version_count;
+struct migrate_list {
+    const char *const *versions; /* SQL that leads from version index to index + 1 */
+    int count;
+};
+extern const struct migrate_list migrate_embedded; /* generated: schema.sql, then migrations/ in order */
 
 /* Brings the database forward, each version in one transaction with its number, after a copy of the old one was kept
  * beside it (pulmo.db.v<N>). ERR_CONFIG when it is newer than this program. Called under the store's open lock. */
-bool migrate_run(struct store *store, struct err *err) PULMO_MUST_USE;
+bool migrate_run(struct store *store, const struct migrate_list *list, struct err *err) PULMO_MUST_USE;
 
 #endif

@@ -127,14 +127,14 @@ CREATE TABLE result (
     series_uid TEXT NOT NULL,
     status INTEGER NOT NULL CHECK (status IN (1, 2, 3)),
     reason TEXT NOT NULL,
-    summary_json TEXT NOT NULL CHECK (json_valid(summary_json)),
+    summary_json TEXT NOT NULL,
     model_sha256 TEXT NOT NULL,
     backend TEXT NOT NULL,
     findings_reported INTEGER NOT NULL,
     probability_max REAL NOT NULL,
     review INTEGER NOT NULL CHECK (review IN (0, 1)),
     created_ms INTEGER NOT NULL,
-    superseded_by INTEGER REFERENCES result
+    superseded_by INTEGER REFERENCES result DEFERRABLE INITIALLY DEFERRED
 ) STRICT;
 CREATE UNIQUE INDEX result_current ON result (study_uid) WHERE superseded_by IS NULL;
 CREATE TRIGGER result_no_delete BEFORE DELETE ON result BEGIN SELECT RAISE(ABORT, 'results are immutable'); END;

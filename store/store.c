@@ -121,8 +121,9 @@ static bool open_locked(struct store *store, struct err *err) {
     while (flock(lock, LOCK_EX) != 0)
         if (errno != EINTR)
             return err_set(err, ERR_IO, "cannot lock %s: %s", path, strerror(errno));
-    return blob_folders_make(store->config.folder, err) && database_open(store, err) && migrate_run(store, err) &&
-           device_uid_keep(store, err) && blob_folder_sync(store->config.folder, err);
+    return blob_folders_make(store->config.folder, err) && database_open(store, err) &&
+           migrate_run(store, &migrate_embedded, err) && device_uid_keep(store, err) &&
+           blob_folder_sync(store->config.folder, err);
 }
 
 static bool folder_make(const char *folder, struct err *err) {
