@@ -52,7 +52,7 @@ bool infer_graph_shapes(const struct graph *graph, const struct shape *inputs, s
     for (int i = 0; i < graph->input_count; i++) {
         const struct shape *declared = &graph->values[graph->inputs[i]].tensor.shape;
         const char *name = graph->values[graph->inputs[i]].name;
-        if (inputs[i].rank != declared->rank)
+        if (declared->rank >= 0 && inputs[i].rank != declared->rank)
             return err_set(err, ERR_INPUT, "input %.120s has rank %d, not %d", name, declared->rank, inputs[i].rank);
         for (int k = 0; k < declared->rank; k++)
             if (inputs[i].dims[k] < 1 || (declared->dims[k] > 0 && declared->dims[k] != inputs[i].dims[k]))

@@ -101,7 +101,7 @@ int infer_graph_add_value(struct graph *graph, const char *name, enum element el
         return -1;
     }
     graph->values[graph->value_count] =
-        (struct graph_value){.name = copy, .tensor = {.element = element}, .producer = -1};
+        (struct graph_value){.name = copy, .tensor = {.element = element, .shape.rank = -1}, .producer = -1};
     return graph->value_count++;
 }
 

@@ -21,7 +21,7 @@ enum element { ELEMENT_F32 = 0, ELEMENT_I64, ELEMENT_BOOL };
 size_t infer_element_size(enum element element);
 
 struct shape {
-    int rank;
+    int rank;                     /* -1 = not known before shape inference */
     int64_t dims[GRAPH_RANK_MAX]; /* slowest first; -1 = dynamic, in a graph's inputs only */
 };
 bool infer_shape_equal(const struct shape *a, const struct shape *b);

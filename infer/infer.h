@@ -17,6 +17,8 @@ struct infer_model_info { /* borrowed from the model, valid as long as it */
     double operating_point;
     double dropout;
     uint32_t passes;
+    /* Findings whose passes disagree by more go to review; negative when the model names no threshold. */
+    double review_mutual_information_nats;
 };
 
 /* Opens models/<name>/model.json; verifies the digests of the ONNX files; names an unsupported operator here, never
@@ -36,14 +38,28 @@ const char *infer_backend_name(const struct infer_session *session); /* "cpu" */
 /* "oneDNN 2.6.3, avx512_core_vnni": what a replay must match. */
 const char *infer_backend_detail(const struct infer_session *session);
 
-/* Stage 1 over the lungs of an isotropic canonical volume (models/README.md): candidates with center_lps_mm,
- * diameter_mm, detector_logit, best first. On failure *out is untouched. Caller frees with findings_free. */
+/* Stage 1 over the lungs of an isotropic canonical volume of 1 mm that volume_mask_outside has prepared
+ * (models/README.md, Frame and Decoding): candidates with center_lps_mm, diameter_mm, detector_logit, best first. On
+ * failure *out is untouched. Caller frees with findings_free. */
 bool infer_detect(struct infer_session *session, const struct volume *iso, const struct mask *lungs,
                   struct findings *out, struct err *err) PULMO_MUST_USE;
 
+/* What a session costs in memory, for `pulmo bench plan`. Stage 0 = detector tile, 1 = candidate trunk, 2 = candidate
+ * passes (present once a pass has run). */
+struct infer_plan_figures {
+    size_t arena_bytes;    /* planned, for one worker */
+    size_t least_bytes;    /* the most that is alive at once: no plan can do with less */
+    size_t separate_bytes; /* every activation by itself */
+    size_t weight_bytes;   /* packed, shared by the workers */
+    int primitives, kernels, reorders, sums_in_place;
+    unsigned workers;
+};
+#define INFER_STAGES 3
+bool infer_session_plan(const struct infer_session *session, int stage, struct infer_plan_figures *out);
+
 /* Stage 2 on one candidate: trunk once, then pass_count stochastic passes as one batch; a pass is keyed by
  * (seed, candidate, pass). dropout: rate in [0,1), or negative for the rate in the graph. pass_count 0 = one
- * deterministic pass without dropout. */
+ * deterministic pass without dropout (the result then says pass_count 1). */
 #define INFER_ATTENTION_SIDE 5
 struct infer_candidate_result {
     uint32_t pass_count;
@@ -61,6 +77,12 @@ struct infer_candidate_config {
 bool infer_candidate(struct infer_session *session, const struct volume *iso, const double center_lps_mm[3],
                      const struct infer_candidate_config *config, struct infer_candidate_result *out,
                      struct err *err) PULMO_MUST_USE;
+/* The same for count candidates, shared out over the session's threads; entry n is keyed config->candidate + n, so
+ * the results are those of count single calls, bit for bit. centers_lps_mm: x, y, z of each; out: count results of
+ * the caller, untouched on failure. */
+bool infer_candidates(struct infer_session *session, const struct volume *iso, const double *centers_lps_mm,
+                      size_t count, const struct infer_candidate_config *config, struct infer_candidate_result *out,
+                      struct err *err) PULMO_MUST_USE;
 
 /* HiResCAM (Draelos and Carin, arXiv:2011.08891): sum over channels of activation * gradient of the heatmap logit
  * at the candidate, at the layer named by the model (cam_layer). map: owned by the caller, [z][y][x] on `grid`,

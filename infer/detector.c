@@ -1,0 +1,278 @@
+/* Stage 1: tiles, peaks, marks, exactly as models/README.md "Decoding" says. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "infer/session.h"
+
+#define MAP_CHANNELS 5 /* heatmap, offset z, y, x, log diameter */
+#define EMPTY_LOGIT (-20.0F)
+#define OFFSET_MAX_MM 8.0F
+#define LOG_DIAMETER_MIN 0.7F
+#define LOG_DIAMETER_MAX 4.4F
+#define LUNG_REACH_MM 3
+#define MARK_LEAST_MM 6.0
+/* Beyond this distance to any lung no cell can become a mark, nor be the neighbour of one that can: the lungs' reach,
+ * the greatest offset along a diagonal (8 sqrt 3) and a cell's diagonal (4 sqrt 3), rounded up. */
+#define TILE_REACH_MM 24
+
+struct detection {
+    struct infer_session *session;
+    const struct volume *iso;
+    const struct mask *lungs;
+    int64_t cells[3], tiles[3]; /* k, j, i */
+    float *maps;                /* [MAP_CHANNELS][k][j][i] */
+};
+
+static void detection_clear(struct detection *detection) {
+    free(detection->maps);
+}
+
+static int64_t inner_side(const struct infer_model *model) {
+    return model->tile - 2 * model->margin;
+}
+
+static bool detection_begin(struct detection *detection, struct err *err) {
+    const struct grid *grid = &detection->iso->grid;
+    int64_t inner = inner_side(detection->session->model), count = 1;
+    for (int axis = 0; axis < 3; axis++) {
+        int64_t side = grid->size_ijk[2 - axis];
+        detection->cells[axis] = (side + MODEL_STRIDE - 1) / MODEL_STRIDE;
+        detection->tiles[axis] = (side + inner - 1) / inner;
+        count *= detection->cells[axis];
+    }
+    detection->maps = pulmo_alloc(MAP_CHANNELS * (size_t)count, sizeof(float), err);
+    for (int64_t n = 0; detection->maps && n < MAP_CHANNELS * count; n++)
+        detection->maps[n] = EMPTY_LOGIT;
+    return detection->maps != NULL;
+}
+
+/* ---- tiles ----------------------------------------------------------------------------------------------------- */
+
+/* Whether the box [low, high) of voxels (k, j, i), clipped to the grid, holds lung. */
+static bool box_has_lung(const struct mask *lungs, const int64_t low[3], const int64_t high[3]) {
+    int64_t from[3], to[3];
+    for (int axis = 0; axis < 3; axis++) {
+        int64_t side = lungs->grid.size_ijk[2 - axis];
+        from[axis] = low[axis] < 0 ? 0 : low[axis];
+        to[axis] = high[axis] > side ? side : high[axis];
+    }
+    int64_t columns = lungs->grid.size_ijk[0], rows = lungs->grid.size_ijk[1];
+    for (int64_t k = from[0]; k < to[0]; k++)
+        for (int64_t j = from[1]; j < to[1]; j++)
+            for (int64_t i = from[2]; i < to[2]; i++)
+                if (lungs->voxel[(k * rows + j) * columns + i])
+                    return true;
+    return false;
+}
+
+/* Copies the inner cells of one output channel into its whole-volume map. */
+static void cells_keep(struct detection *detection, const float *tile_map, const int64_t tile[3], float *map) {
+    const struct infer_model *model = detection->session->model;
+    int64_t edge = model->margin / MODEL_STRIDE, inner = inner_side(model) / MODEL_STRIDE;
+    int64_t side = model->tile / MODEL_STRIDE;
+    const int64_t *cells = detection->cells;
+    int64_t first[3], count[3];
+    for (int axis = 0; axis < 3; axis++) {
+        first[axis] = tile[axis] * inner;
+        count[axis] = cells[axis] - first[axis] < inner ? cells[axis] - first[axis] : inner;
+    }
+    for (int64_t k = 0; k < count[0]; k++)
+        for (int64_t j = 0; j < count[1]; j++)
+            memcpy(map + ((first[0] + k) * cells[1] + first[1] + j) * cells[2] + first[2],
+                   tile_map + ((edge + k) * side + edge + j) * side + edge, (size_t)count[2] * sizeof *map);
+}
+
+/* Job: one tile. Writes only cells of its own. */
+static bool tile_run(void *context, unsigned worker, size_t index, struct err *err) {
+    struct detection *detection = context;
+    const struct infer_model *model = detection->session->model;
+    struct runner *runner = detection->session->detector.runners[worker];
+    int64_t inner = inner_side(model), number = (int64_t)index, tile[3], low[3], high[3];
+    for (int axis = 2; axis >= 0; axis--) {
+        tile[axis] = number % detection->tiles[axis];
+        number /= detection->tiles[axis];
+        low[axis] = tile[axis] * inner - TILE_REACH_MM;
+        high[axis] = (tile[axis] + 1) * inner + TILE_REACH_MM;
+    }
+    if (!box_has_lung(detection->lungs, low, high))
+        return true;
+    int64_t start[3];
+    for (int axis = 0; axis < 3; axis++)
+        start[axis] = tile[2 - axis] * inner - model->margin;
+    if (!infer_frame_cut(detection->iso, start, model->tile, infer_runner_input(runner, 0)))
+        return true;
+    if (!infer_runner_run(runner, NULL, err))
+        return err_within(err, "tile %zu", index);
+    int64_t whole = detection->cells[0] * detection->cells[1] * detection->cells[2];
+    int64_t side = model->tile / MODEL_STRIDE, volume = side * side * side;
+    static const int sources[MAP_CHANNELS] = {DETECTOR_HEATMAP, DETECTOR_OFFSET, DETECTOR_OFFSET, DETECTOR_OFFSET,
+                                              DETECTOR_LOG_DIAMETER};
+    for (int channel = 0; channel < MAP_CHANNELS; channel++) {
+        const float *out = infer_runner_output(runner, model->detector_outputs[sources[channel]]);
+        int64_t part = sources[channel] == DETECTOR_OFFSET ? channel - 1 : 0;
+        cells_keep(detection, out + part * volume, tile, detection->maps + channel * whole);
+    }
+    return true;
+}
+
+/* ---- marks ------------------------------------------------------------------------------------------------------ */
+
+struct mark {
+    double at[3]; /* voxel coordinates k, j, i */
+    double diameter_mm, logit;
+    int64_t cell; /* order of discovery, for a stable sort */
+};
+
+struct marks {
+    struct mark *items;
+    size_t count, capacity;
+};
+
+static void marks_clear(struct marks *marks) {
+    free(marks->items);
+}
+
+static bool mark_add(struct marks *marks, const struct mark *mark, struct err *err) {
+    if (marks->count == marks->capacity) {
+        size_t capacity = marks->capacity ? 2 * marks->capacity : 256;
+        struct mark *grown = realloc(marks->items, capacity * sizeof *grown);
+        if (!grown)
+            return err_set(err, ERR_MEMORY, "out of memory for %zu marks", capacity);
+        marks->items = grown;
+        marks->capacity = capacity;
+    }
+    marks->items[marks->count++] = *mark;
+    return true;
+}
+
+/* Strictly above the 13 neighbours before it in [k][j][i] order, at least as high as the 13 behind it. */
+static bool is_peak(const float *heat, const int64_t cells[3], const int64_t at[3]) {
+    float own = heat[(at[0] * cells[1] + at[1]) * cells[2] + at[2]];
+    for (int n = 0; n < 27; n++) {
+        int64_t k = at[0] + n / 9 - 1, j = at[1] + n / 3 % 3 - 1, i = at[2] + n % 3 - 1;
+        if (n == 13 || k < 0 || j < 0 || i < 0 || k >= cells[0] || j >= cells[1] || i >= cells[2])
+            continue;
+        float other = heat[(k * cells[1] + j) * cells[2] + i];
+        if (n < 13 ? own <= other : own < other)
+            return false;
+    }
+    return true;
+}
+
+static float clip(float value, float low, float high) {
+    return value < low ? low : value > high ? high : value;
+}
+
+/* Lung within LUNG_REACH_MM of the nearest voxel. */
+static bool near_lung(const struct mask *lungs, const double at[3]) {
+    int64_t low[3], centre[3];
+    const int32_t *size = lungs->grid.size_ijk;
+    for (int axis = 0; axis < 3; axis++) {
+        double nearest = rint(at[axis]), last = size[2 - axis] - 1; /* rint: half to even */
+        centre[axis] = (int64_t)(nearest < 0 ? 0 : nearest > last ? last : nearest);
+        low[axis] = centre[axis] - LUNG_REACH_MM;
+    }
+    int span = 2 * LUNG_REACH_MM + 1;
+    for (int n = 0; n < span * span * span; n++) {
+        int dk = n / (span * span) - LUNG_REACH_MM, dj = n / span % span - LUNG_REACH_MM, di = n % span - LUNG_REACH_MM;
+        int64_t k = low[0] + dk + LUNG_REACH_MM, j = low[1] + dj + LUNG_REACH_MM, i = low[2] + di + LUNG_REACH_MM;
+        if (dk * dk + dj * dj + di * di > LUNG_REACH_MM * LUNG_REACH_MM || k < 0 || j < 0 || i < 0 || k >= size[2] ||
+            j >= size[1] || i >= size[0])
+            continue;
+        if (lungs->voxel[(k * size[1] + j) * size[0] + i])
+            return true;
+    }
+    return false;
+}
+
+static struct mark mark_of(const struct detection *detection, const int64_t at[3]) {
+    const int64_t *cells = detection->cells;
+    int64_t whole = cells[0] * cells[1] * cells[2], cell = (at[0] * cells[1] + at[1]) * cells[2] + at[2];
+    const float *map = detection->maps + cell;
+    struct mark mark = {.logit = (double)map[0], .cell = cell};
+    for (int axis = 0; axis < 3; axis++)
+        mark.at[axis] = (double)(at[axis] * MODEL_STRIDE) + (MODEL_STRIDE - 1) / 2.0 +
+                        (double)clip(map[(1 + axis) * whole], -OFFSET_MAX_MM, OFFSET_MAX_MM);
+    mark.diameter_mm = exp((double)clip(map[4 * whole], LOG_DIAMETER_MIN, LOG_DIAMETER_MAX));
+    return mark;
+}
+
+static bool find_marks(const struct detection *detection, struct marks *marks, struct err *err) {
+    double score = detection->session->model->score_min;
+    double logit_min = log(score / (1 - score));
+    int64_t cell = 0, at[3];
+    for (at[0] = 0; at[0] < detection->cells[0]; at[0]++)
+        for (at[1] = 0; at[1] < detection->cells[1]; at[1]++)
+            for (at[2] = 0; at[2] < detection->cells[2]; at[2]++, cell++) {
+                if ((double)detection->maps[cell] < logit_min || !is_peak(detection->maps, detection->cells, at))
+                    continue;
+                struct mark mark = mark_of(detection, at);
+                if (near_lung(detection->lungs, mark.at) && !mark_add(marks, &mark, err))
+                    return false;
+            }
+    return true;
+}
+
+static int better_first(const void *left, const void *right) {
+    const struct mark *a = left, *b = right;
+    if (a->logit != b->logit)
+        return a->logit > b->logit ? -1 : 1;
+    return a->cell < b->cell ? -1 : a->cell > b->cell;
+}
+
+static bool suppressed(const struct mark *mark, const struct mark *kept, size_t count) {
+    for (size_t n = 0; n < count; n++) {
+        double square = 0, reach = fmax(fmax(kept[n].diameter_mm, mark->diameter_mm), MARK_LEAST_MM) / 2;
+        for (int axis = 0; axis < 3; axis++)
+            square += (mark->at[axis] - kept[n].at[axis]) * (mark->at[axis] - kept[n].at[axis]);
+        if (sqrt(square) < reach)
+            return true;
+    }
+    return false;
+}
+
+/* Keeps the best in place. */
+static void suppress(struct marks *marks, size_t limit) {
+    size_t kept = 0;
+    if (marks->count)
+        qsort(marks->items, marks->count, sizeof *marks->items, better_first);
+    for (size_t n = 0; n < marks->count && kept < limit; n++)
+        if (!suppressed(&marks->items[n], marks->items, kept))
+            marks->items[kept++] = marks->items[n];
+    marks->count = kept;
+}
+
+static bool findings_fill(const struct volume *iso, const struct marks *marks, struct findings *out, struct err *err) {
+    struct findings findings = {.items = pulmo_alloc(marks->count, sizeof *findings.items, err), .count = marks->count};
+    if (!findings.items)
+        return false;
+    for (size_t n = 0; n < marks->count; n++) {
+        const struct mark *mark = &marks->items[n];
+        struct finding *finding = &findings.items[n];
+        double ijk[3] = {mark->at[2], mark->at[1], mark->at[0]};
+        finding->id = (uint32_t)n + 1;
+        finding->diameter_mm = mark->diameter_mm;
+        finding->detector_logit = mark->logit;
+        grid_to_lps(&iso->grid, ijk, finding->center_lps_mm);
+    }
+    *out = findings;
+    return true;
+}
+
+bool infer_detect(struct infer_session *session, const struct volume *iso, const struct mask *lungs,
+                  struct findings *out, struct err *err) {
+    PULMO_SCOPED(detection_clear) struct detection detection = {.session = session, .iso = iso, .lungs = lungs};
+    PULMO_SCOPED(marks_clear) struct marks marks = {0};
+    if (!infer_frame_check(iso, err))
+        return false;
+    if (memcmp(iso->grid.size_ijk, lungs->grid.size_ijk, sizeof iso->grid.size_ijk) != 0)
+        return err_set(err, ERR_INPUT, "the lung mask has another grid than the volume");
+    if (!detection_begin(&detection, err))
+        return false;
+    size_t tiles = (size_t)(detection.tiles[0] * detection.tiles[1] * detection.tiles[2]);
+    if (!infer_workers_run(session->threads, tiles, tile_run, &detection, err) || !find_marks(&detection, &marks, err))
+        return false;
+    suppress(&marks, session->model->candidates_max);
+    return findings_fill(iso, &marks, out, err);
+}

@@ -1,0 +1,265 @@
+/* model.json and what it names (models/README.md). */
+#include "infer/model.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "digest.h"
+
+#define MODEL_JSON_BYTES_MAX ((size_t)1 << 16)
+
+static void json_free_at(cJSON **json) {
+    cJSON_Delete(*json);
+}
+
+static void model_free_at(struct infer_model **model) {
+    infer_model_free(*model);
+}
+
+void infer_model_free(struct infer_model *model) {
+    if (!model)
+        return;
+    infer_graph_free(model->detector);
+    infer_graph_free(model->trunk);
+    infer_graph_free(model->tail);
+    free(model->name);
+    free(model->version);
+    free(model);
+}
+
+const struct infer_model_info *infer_model_info(const struct infer_model *model) {
+    return &model->info;
+}
+
+/* ---- JSON, every member checked --------------------------------------------------------------------------- */
+
+struct range {
+    double low, high;
+};
+
+static bool json_number(const cJSON *object, const char *name, struct range range, double *out, struct err *err) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
+    if (!cJSON_IsNumber(item))
+        return err_set(err, ERR_INPUT, "%s is missing or no number", name);
+    if (!(item->valuedouble >= range.low && item->valuedouble <= range.high))
+        return err_set(err, ERR_INPUT, "%s = %g is not within %g to %g", name, item->valuedouble, range.low,
+                       range.high);
+    *out = item->valuedouble;
+    return true;
+}
+
+static bool json_whole(const cJSON *object, const char *name, struct range range, int *out, struct err *err) {
+    double number = 0;
+    if (!json_number(object, name, range, &number, err))
+        return false;
+    if (number != floor(number))
+        return err_set(err, ERR_INPUT, "%s = %g is not whole", name, number);
+    *out = (int)number;
+    return true;
+}
+
+static const char *json_text(const cJSON *object, const char *name, size_t size_max, struct err *err) {
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
+    if (text && *text && strlen(text) < size_max)
+        return text;
+    err_set(err, ERR_INPUT, "%s is missing, empty or too long", name);
+    return NULL;
+}
+
+static const cJSON *json_object(const cJSON *object, const char *name, struct err *err) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
+    if (cJSON_IsObject(item))
+        return item;
+    err_set(err, ERR_INPUT, "%s is missing or no object", name);
+    return NULL;
+}
+
+/* ---- graphs ------------------------------------------------------------------------------------------------ */
+
+/* `file` lies beside model.json and nowhere else. */
+static bool beside(const char *json_path, const char *file, char *out, size_t out_size, struct err *err) {
+    const char *slash = strrchr(json_path, '/');
+    int folder = slash ? (int)(slash - json_path + 1) : 0;
+    if (strchr(file, '/') || file[0] == '.')
+        return err_set(err, ERR_INPUT, "file %.100s is not a plain name", file);
+    int wrote = snprintf(out, out_size, "%.*s%s", folder, json_path, file);
+    if (wrote < 0 || (size_t)wrote >= out_size)
+        return err_set(err, ERR_LIMIT, "the path of %.100s is too long", file);
+    return true;
+}
+
+static struct graph *graph_open(const char *json_path, const cJSON *part, struct err *err) {
+    char path[4096], digest[DIGEST_HEX_SIZE];
+    PULMO_SCOPED(bytes_free) struct bytes file = {0};
+    const char *name = json_text(part, "file", 256, err);
+    const char *wanted = name ? json_text(part, "sha256", DIGEST_HEX_SIZE, err) : NULL;
+    if (!wanted || !beside(json_path, name, path, sizeof path, err) ||
+        !bytes_read_file(path, GRAPH_FILE_BYTES_MAX, &file, err) || !digest_hex(file.data, file.size, digest, err))
+        return NULL;
+    if (strcmp(digest, wanted) != 0) {
+        err_set(err, ERR_INPUT, "%s has digest %.12s..., model.json says %.12s...", name, digest, wanted);
+        return NULL;
+    }
+    struct graph *graph = infer_graph_open(file.data, file.size, err);
+    if (!graph)
+        err_within(err, "%s", name);
+    return graph;
+}
+
+/* Shape of one output for one input, or rank -1. */
+static struct shape output_shape(const struct graph *graph, const struct shape *input, int output, struct err *err) {
+    PULMO_SCOPED(pulmo_free_at)
+    struct tensor *tensors = pulmo_alloc((size_t)graph->value_count, sizeof *tensors, err);
+    if (!tensors || !infer_graph_shapes(graph, input, tensors, err))
+        return (struct shape){.rank = -1};
+    return tensors[graph->outputs[output]].shape;
+}
+
+static bool expect_shape(const struct shape *got, const struct shape *want, const char *name, struct err *err) {
+    char one[96], two[96];
+    if (got->rank < 0)
+        return false;
+    if (infer_shape_equal(got, want))
+        return true;
+    infer_shape_text(got, one, sizeof one);
+    infer_shape_text(want, two, sizeof two);
+    return err_set(err, ERR_INPUT, "output %s has shape %s instead of %s", name, one, two);
+}
+
+static bool detector_check(struct infer_model *model, struct err *err) {
+    static const char *const names[DETECTOR_OUTPUTS] = {"heatmap", "offset", "log_diameter"};
+    static const int64_t channels[DETECTOR_OUTPUTS] = {1, 3, 1};
+    struct graph *graph = model->detector;
+    int64_t tile = model->tile, cells = tile / MODEL_STRIDE;
+    struct shape input = {.rank = 5, .dims = {1, 1, tile, tile, tile}};
+    if (graph->input_count != 1)
+        return err_set(err, ERR_INPUT, "%d inputs instead of one", graph->input_count);
+    for (int i = 0; i < DETECTOR_OUTPUTS; i++) {
+        int value = infer_graph_value(graph, names[i]);
+        model->detector_outputs[i] = -1;
+        for (int k = 0; k < graph->output_count; k++)
+            if (graph->outputs[k] == value)
+                model->detector_outputs[i] = k;
+        if (model->detector_outputs[i] < 0)
+            return err_set(err, ERR_INPUT, "there is no output %s", names[i]);
+        struct shape want = {.rank = 5, .dims = {1, channels[i], cells, cells, cells}};
+        struct shape got = output_shape(graph, &input, model->detector_outputs[i], err);
+        if (!expect_shape(&got, &want, names[i], err))
+            return false;
+    }
+    return true;
+}
+
+static bool detector_read(struct infer_model *model, const char *path, const cJSON *root, struct err *err) {
+    const cJSON *part = json_object(root, "detector", err);
+    double candidates = 0;
+    if (!part || !json_whole(part, "tile", (struct range){32, 256}, &model->tile, err) ||
+        !json_whole(part, "margin", (struct range){0, 64}, &model->margin, err) ||
+        !json_number(part, "score_min", (struct range){1e-6, 0.999}, &model->score_min, err) ||
+        !json_number(part, "candidates_max", (struct range){1, 1000}, &candidates, err))
+        return false;
+    model->candidates_max = (size_t)candidates;
+    if (model->tile % 8 || model->margin % MODEL_STRIDE || 2 * model->margin >= model->tile)
+        return err_set(err, ERR_INPUT, "tile %d and margin %d do not fit the strides", model->tile, model->margin);
+    const char *layer = json_text(part, "cam_layer", 256, err);
+    if (!layer || !(model->detector = graph_open(path, part, err)))
+        return false;
+    model->cam_value = infer_graph_value(model->detector, layer);
+    if (model->cam_value < 0 || model->detector->values[model->cam_value].producer < 0)
+        return err_set(err, ERR_INPUT, "cam_layer %.100s is no layer of the fused graph", layer);
+    return detector_check(model, err);
+}
+
+/* The values between trunk and passes are batched, or repeating them would be wrong. */
+static bool candidate_check(const struct infer_model *model, struct err *err) {
+    int64_t side = model->side;
+    struct shape input = {.rank = 5, .dims = {1, 1, side, side, side}}, inputs[GRAPH_PORTS_MAX];
+    for (int i = 0; model->tail && i < model->tail->input_count; i++) {
+        inputs[i] = output_shape(model->trunk, &input, model->tail_sources[i], err);
+        if (inputs[i].rank < 0)
+            return false;
+        if (inputs[i].rank < 1 || inputs[i].dims[0] != 1)
+            return err_set(err, ERR_UNSUPPORTED, "a value that enters the passes has no batch axis");
+    }
+    static const struct shape wanted[CANDIDATE_OUTPUTS] = {
+        {.rank = 2, .dims = {1, 1}},
+        {.rank = 2, .dims = {1, 3}},
+        {.rank = 2, .dims = {1, 1}},
+        {.rank = 5, .dims = {1, 1, INFER_ATTENTION_SIDE, INFER_ATTENTION_SIDE, INFER_ATTENTION_SIDE}}};
+    static const char *const names[] = {"logit", "texture", "log_diameter", "attention"};
+    for (int i = 0; i < CANDIDATE_OUTPUTS; i++) {
+        const struct candidate_port *port = &model->candidate_outputs[i];
+        struct shape got = port->in_tail ? output_shape(model->tail, inputs, port->index, err)
+                                         : output_shape(model->trunk, &input, port->index, err);
+        if (!expect_shape(&got, &wanted[i], names[i], err))
+            return false;
+    }
+    return true;
+}
+
+static bool candidate_read(struct infer_model *model, const char *path, const cJSON *root, struct err *err) {
+    const cJSON *part = json_object(root, "candidate", err);
+    if (!part || !json_whole(part, "side", (struct range){8, 128}, &model->side, err) ||
+        !json_number(part, "dropout", (struct range){0, 0.95}, &model->info.dropout, err))
+        return false;
+    if (model->side % 2)
+        return err_set(err, ERR_INPUT, "a crop of odd side %d has no middle between voxels", model->side);
+    PULMO_SCOPED(infer_graph_free_at) struct graph *graph = graph_open(path, part, err);
+    return graph && infer_model_split(model, graph, err) && candidate_check(model, err);
+}
+
+/* ---- the rest of model.json --------------------------------------------------------------------------------- */
+
+static bool info_read(struct infer_model *model, const cJSON *root, struct err *err) {
+    struct infer_model_info *info = &model->info;
+    const char *name = json_text(root, "name", 128, err);
+    const char *version = name ? json_text(root, "version", 64, err) : NULL;
+    const cJSON *calibration = version ? json_object(root, "calibration", err) : NULL;
+    static const struct range any = {-1e6, 1e6};
+    int passes = 0;
+    if (!calibration || !json_number(calibration, "a", any, &info->calibration_a, err) ||
+        !json_number(calibration, "b", any, &info->calibration_b, err) ||
+        !json_number(calibration, "c", any, &info->calibration_c, err) ||
+        !json_number(root, "operating_point", (struct range){0, 1}, &info->operating_point, err) ||
+        !json_whole(root, "passes", (struct range){1, FINDING_PASSES_MAX}, &passes, err))
+        return false;
+    info->passes = (uint32_t)passes;
+    info->review_mutual_information_nats = -1;
+    const cJSON *review = cJSON_GetObjectItemCaseSensitive(root, "review");
+    if (review && !json_number(review, "mutual_information_nats", (struct range){0, 1},
+                               &info->review_mutual_information_nats, err))
+        return err_within(err, "review");
+    model->name = strdup(name);
+    model->version = strdup(version);
+    info->name = model->name;
+    info->version = model->version;
+    return (model->name && model->version) || err_set(err, ERR_MEMORY, "out of memory for a name");
+}
+
+static bool model_read(struct infer_model *model, const char *path, struct err *err) {
+    PULMO_SCOPED(bytes_free) struct bytes text = {0};
+    if (!bytes_read_file(path, MODEL_JSON_BYTES_MAX, &text, err) ||
+        !digest_hex(text.data, text.size, model->info.sha256, err))
+        return false;
+    PULMO_SCOPED(json_free_at) cJSON *root = cJSON_ParseWithLength((const char *)text.data, text.size);
+    if (!cJSON_IsObject(root))
+        return err_set(err, ERR_INPUT, "not a JSON object");
+    return info_read(model, root, err) && detector_read(model, path, root, err) &&
+           candidate_read(model, path, root, err);
+}
+
+struct infer_model *infer_model_open(const char *model_json_path, struct err *err) {
+    PULMO_SCOPED(model_free_at) struct infer_model *model = pulmo_alloc(1, sizeof *model, err);
+    if (!model)
+        return NULL;
+    if (!model_read(model, model_json_path, err)) {
+        err_within(err, "model %.200s", model_json_path);
+        return NULL;
+    }
+    struct infer_model *result = model;
+    model = NULL;
+    return result;
+}

@@ -1,0 +1,36 @@
+/* Inside infer/: what a model file says, and the three graphs made of its two. */
+#ifndef PULMO_INFER_MODEL_H
+#define PULMO_INFER_MODEL_H
+
+#include "infer/graph.h"
+#include "infer/infer.h"
+
+#define MODEL_STRIDE 4 /* voxels a heatmap cell */
+
+enum { DETECTOR_HEATMAP = 0, DETECTOR_OFFSET, DETECTOR_LOG_DIAMETER, DETECTOR_OUTPUTS };
+enum { CANDIDATE_LOGIT = 0, CANDIDATE_TEXTURE, CANDIDATE_LOG_DIAMETER, CANDIDATE_ATTENTION, CANDIDATE_OUTPUTS };
+
+/* Where an output of candidate.onnx comes out: of the trunk (once a candidate) or of the tail (once a pass). */
+struct candidate_port {
+    bool in_tail;
+    int index;
+};
+
+struct infer_model {
+    struct infer_model_info info;
+    char *name, *version;
+    int tile, margin, side; /* voxels */
+    double score_min;
+    size_t candidates_max;
+    struct graph *detector;
+    int detector_outputs[DETECTOR_OUTPUTS]; /* index among the graph's outputs */
+    int cam_value;
+    struct graph *trunk, *tail;        /* candidate.onnx before and behind its first Dropout; tail NULL = no Dropout */
+    int tail_sources[GRAPH_PORTS_MAX]; /* trunk output that feeds input i of the tail */
+    struct candidate_port candidate_outputs[CANDIDATE_OUTPUTS];
+};
+
+/* split.c: cuts candidate.onnx in two and fills trunk, tail, tail_sources, candidate_outputs. */
+bool infer_model_split(struct infer_model *model, const struct graph *candidate, struct err *err) PULMO_MUST_USE;
+
+#endif

@@ -1,0 +1,160 @@
+#include "infer/session.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static void stage_clear(struct stage *stage) {
+    for (unsigned i = 0; i < WORKERS_MAX; i++)
+        infer_runner_free(stage->runners[i]);
+    infer_program_free(stage->program);
+    *stage = (struct stage){0};
+}
+
+static bool stage_new(const struct graph *graph, const struct shape *inputs, unsigned workers, bool keep,
+                      struct stage *out, struct err *err) {
+    struct stage stage = {.program = infer_program_new(graph, inputs, keep, err)};
+    bool good = stage.program != NULL;
+    for (unsigned i = 0; good && i < workers; i++)
+        good = (stage.runners[i] = infer_runner_new(stage.program, err)) != NULL;
+    if (good)
+        *out = stage;
+    else
+        stage_clear(&stage);
+    return good;
+}
+
+static struct shape cube(int side) {
+    return (struct shape){.rank = 5, .dims = {1, 1, side, side, side}};
+}
+
+static unsigned thread_count(const struct infer_session_config *config) {
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned wanted = config && config->threads ? config->threads : processors > 0 ? (unsigned)processors : 1;
+    return wanted > WORKERS_MAX ? WORKERS_MAX : wanted;
+}
+
+struct infer_session *infer_session_new(const struct infer_model *model, const struct infer_session_config *config,
+                                        struct err *err) {
+    struct infer_session *session = pulmo_alloc(1, sizeof *session, err);
+    if (!session)
+        return NULL;
+    session->model = model;
+    session->threads = thread_count(config);
+    struct shape tile = cube(model->tile), crop = cube(model->side);
+    if (stage_new(model->detector, &tile, session->threads, false, &session->detector, err) &&
+        stage_new(model->trunk, &crop, session->threads, false, &session->trunk, err))
+        return session;
+    infer_session_free(session);
+    return NULL;
+}
+
+void infer_session_free(struct infer_session *session) {
+    if (!session)
+        return;
+    stage_clear(&session->detector);
+    stage_clear(&session->trunk);
+    stage_clear(&session->tails[0]);
+    stage_clear(&session->tails[1]);
+    stage_clear(&session->gradient);
+    free(session);
+}
+
+const struct infer_model *infer_session_model(const struct infer_session *session) {
+    return session->model;
+}
+
+const char *infer_backend_name(const struct infer_session *session) {
+    (void)session;
+    return "cpu";
+}
+
+const char *infer_backend_detail(const struct infer_session *session) {
+    (void)session;
+    return infer_backend_text();
+}
+
+const struct stage *infer_session_tail_of(const struct infer_session *session, uint32_t passes) {
+    return &session->tails[passes > 1];
+}
+
+bool infer_session_tail(struct infer_session *session, uint32_t passes, struct err *err) {
+    const struct infer_model *model = session->model;
+    struct shape inputs[GRAPH_PORTS_MAX];
+    struct stage stage;
+    int which = passes > 1;
+    if (!model->tail || session->tail_batch[which] == passes)
+        return true;
+    for (int i = 0; i < model->tail->input_count; i++) {
+        int value = model->trunk->outputs[model->tail_sources[i]];
+        inputs[i] = *infer_program_shape(session->trunk.program, value);
+        inputs[i].dims[0] = passes;
+    }
+    if (!stage_new(model->tail, inputs, session->threads, false, &stage, err))
+        return false;
+    stage_clear(&session->tails[which]);
+    session->tails[which] = stage;
+    session->tail_batch[which] = passes;
+    return true;
+}
+
+bool infer_session_gradient(struct infer_session *session, struct err *err) {
+    struct shape tile = cube(session->model->tile);
+    return session->gradient.program || stage_new(session->model->detector, &tile, 1, true, &session->gradient, err);
+}
+
+bool infer_session_plan(const struct infer_session *session, int stage, struct infer_plan_figures *out) {
+    const struct stage *stages[INFER_STAGES] = {&session->detector, &session->trunk, &session->tails[1]};
+    if (stage < 0 || stage >= INFER_STAGES || !stages[stage]->program)
+        return false;
+    const struct program_figures *figures = infer_program_figures(stages[stage]->program);
+    *out = (struct infer_plan_figures){.arena_bytes = figures->memory.arena,
+                                       .least_bytes = figures->memory.least,
+                                       .separate_bytes = figures->memory.separate,
+                                       .weight_bytes = figures->weight_bytes,
+                                       .primitives = figures->primitives,
+                                       .kernels = figures->kernels,
+                                       .reorders = figures->reorders,
+                                       .sums_in_place = figures->sums_in_place,
+                                       .workers = session->threads};
+    return true;
+}
+
+/* ---- frame --------------------------------------------------------------------------------------------------- */
+
+bool infer_frame_check(const struct volume *iso, struct err *err) {
+    for (int axis = 0; axis < 3; axis++)
+        if (fabs(iso->grid.spacing_mm[axis] - 1) > 1e-6 || iso->grid.size_ijk[axis] < 1)
+            return err_set(err, ERR_INPUT, "the network wants voxels of 1 mm, not %g on axis %d",
+                           iso->grid.spacing_mm[axis], axis);
+    return true;
+}
+
+static float normalised(int16_t hu) {
+    int clipped = hu < FRAME_HU_MIN ? FRAME_HU_MIN : hu > FRAME_HU_MAX ? FRAME_HU_MAX : hu;
+    return (float)(clipped - FRAME_HU_MIN) / (float)(FRAME_HU_MAX - FRAME_HU_MIN);
+}
+
+/* One row of the cube; voxels outside the volume are 0. */
+static bool row_cut(const int16_t *row, int64_t columns, int64_t start, int side, float *out) {
+    bool any = false;
+    for (int i = 0; i < side; i++) {
+        int64_t at = start + i;
+        out[i] = row && at >= 0 && at < columns ? normalised(row[at]) : 0;
+        any = any || out[i] > 0;
+    }
+    return any;
+}
+
+bool infer_frame_cut(const struct volume *iso, const int64_t start[3], int side, float *out) {
+    int64_t columns = iso->grid.size_ijk[0], rows = iso->grid.size_ijk[1], slices = iso->grid.size_ijk[2];
+    bool any = false;
+    for (int k = 0; k < side; k++)
+        for (int j = 0; j < side; j++) {
+            int64_t z = start[2] + k, y = start[1] + j;
+            bool inside = z >= 0 && z < slices && y >= 0 && y < rows;
+            const int16_t *row = inside ? iso->hu + (z * rows + y) * columns : NULL;
+            any = row_cut(row, columns, start[0], side, out + ((int64_t)k * side + j) * side) || any;
+        }
+    return any;
+}

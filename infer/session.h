@@ -1,0 +1,38 @@
+/* Inside infer/: a session is the compiled stages and one runner a worker for each. */
+#ifndef PULMO_INFER_SESSION_H
+#define PULMO_INFER_SESSION_H
+
+#include "infer/model.h"
+#include "infer/program.h"
+#include "infer/workers.h"
+
+struct stage {
+    struct program *program;
+    struct runner *runners[WORKERS_MAX];
+};
+
+struct infer_session {
+    const struct infer_model *model;
+    unsigned threads;
+    struct stage detector, trunk;
+    struct stage tails[2];  /* for one pass, and for the number of passes last asked for */
+    uint32_t tail_batch[2]; /* passes that each is compiled for; 0 = not yet */
+    struct stage gradient;  /* the detector with every activation kept; compiled at the first infer_cam */
+};
+
+/* The tail for that many passes, once infer_session_tail has compiled it. */
+const struct stage *infer_session_tail_of(const struct infer_session *session, uint32_t passes);
+/* Compiles the tail for that many passes, unless it is. */
+bool infer_session_tail(struct infer_session *session, uint32_t passes, struct err *err) PULMO_MUST_USE;
+bool infer_session_gradient(struct infer_session *session, struct err *err) PULMO_MUST_USE;
+
+/* HU to the network's 0 .. 1 (models/README.md, Frame). */
+#define FRAME_HU_MIN (-1024)
+#define FRAME_HU_MAX 608
+/* A cube of `side` voxels that starts at `start` (i, j, k; may lie outside, where it is 0), normalised. Returns whether
+ * anything in it is above 0. */
+bool infer_frame_cut(const struct volume *iso, const int64_t start[3], int side, float *out);
+/* ERR_INPUT unless the volume is isotropic at 1 mm. */
+bool infer_frame_check(const struct volume *iso, struct err *err) PULMO_MUST_USE;
+
+#endif
