@@ -48,9 +48,9 @@ bool shim_has(const struct shim_dataset *dataset, uint32_t tag);
 bool shim_vr(const struct shim_dataset *dataset, uint32_t tag, char vr[3]);
 /* All values, backslash-separated, UTF-8, trimmed; false = absent or empty (out = ""). Truncates to out_size. */
 bool shim_get_string(const struct shim_dataset *dataset, uint32_t tag, char *out, size_t out_size);
-/* One value of a number or a text as DCMTK prints it; false = absent or empty. Not in UTF-8. */
-bool shim_get_value(const struct shim_dataset *dataset, uint32_t tag, size_t index, char *out, size_t out_size);
-/* dicom/values.c: false where the value is absent or not a finite number (of any VR of numbers, DS and IS). */
+/* Value number index, or all of them (-1), as UTF-8 and untrimmed; cut to out_size. False = absent, empty, no text. */
+bool shim_get_text(const struct shim_dataset *dataset, uint32_t tag, long index, char *out, size_t out_size);
+/* False where the value is absent or not a finite number (of any VR of numbers, DS and IS). */
 bool shim_get_f64(const struct shim_dataset *dataset, uint32_t tag, size_t index, double *out);
 bool shim_get_i64(const struct shim_dataset *dataset, uint32_t tag, size_t index, int64_t *out);
 size_t shim_value_count(const struct shim_dataset *dataset, uint32_t tag);
@@ -58,6 +58,14 @@ size_t shim_value_count(const struct shim_dataset *dataset, uint32_t tag);
 bool shim_get_bytes(const struct shim_dataset *dataset, uint32_t tag, const uint8_t **data, size_t *size);
 size_t shim_item_count(const struct shim_dataset *dataset, uint32_t sequence_tag);
 struct shim_dataset *shim_item(const struct shim_dataset *dataset, uint32_t sequence_tag, size_t index); /* borrowed */
+
+/* What dicom/dataset.c builds on: inflates raw deflate; reads a data set of a syntax up to a tag (deflated ones inflated
+ * before); appends a data set without meta information. */
+bool shim_inflate(const void *data, size_t size, size_t size_max, struct bytes *out, struct err *err) PULMO_MUST_USE;
+struct shim_dataset *shim_dataset_read(const void *data, size_t size, const char *transfer_syntax_uid, uint32_t stop_tag,
+                                       struct err *err);
+bool shim_dataset_write_body(const struct shim_dataset *dataset, const char *transfer_syntax_uid, struct bytes *out,
+                             struct err *err) PULMO_MUST_USE;
 
 /* ---- pixel data -------------------------------------------------------------------------------------- */
 
@@ -82,78 +90,67 @@ bool shim_put_frames(struct shim_dataset *dataset, const char *transfer_syntax_u
 
 void shim_uid_new(char out[DICOM_UID_SIZE]); /* under this product's root, unique */
 
-/* ---- network ----------------------------------------------------------------------------------------- */
+/* ---- network: the DICOM upper layer; dicom/association.h builds on it --------------------------------- */
 
 struct shim_tls { /* NULL where plain TCP is meant */
     const char *key_file, *certificate_file; /* PEM */
     const char *ca_file;                     /* NULL = peers need no certificate */
     bool require_peer_certificate;
 };
-struct shim_listener;    /* accepts on one thread; hands each association to another */
-struct shim_association; /* one thread at a time */
+struct shim_network; /* any thread */
+struct shim_dul;     /* an association; one thread at a time */
 
-struct shim_listen_config {
-    uint16_t port; /* 0 = any free one */
-    const char *bind_address; /* NULL = all */
-    const struct shim_tls *tls;
-    uint32_t pdu_bytes_max;
-    int timeout_s; /* of a silent peer */
-};
-struct shim_listener *shim_listen(const struct shim_listen_config *config, struct err *err);
-uint16_t shim_listener_port(const struct shim_listener *listener);
-void shim_listener_close(struct shim_listener *listener);
-/* Waits up to wait_ms for a TCP connection and takes it, WITHOUT reading from it (a silent peer must not hold the
- * accepting thread). *out = NULL when none came. Sets TCP_NODELAY. */
-bool shim_accept(struct shim_listener *listener, int wait_ms, struct shim_association **out, struct err *err) PULMO_MUST_USE;
-/* On the association's own thread: TLS handshake and A-ASSOCIATE-RQ. Fills the titles for the allow-list. */
+/* listener: the listening socket of a server, borrowed; -1 = a client's network. timeout_s: of a silent peer. */
+struct shim_network *shim_network_new(const struct shim_tls *tls, int listener, int timeout_s, struct err *err);
+void shim_network_free(struct shim_network *network); /* after its associations */
+
+/* TLS handshake and A-ASSOCIATE-RQ on an accepted socket, which it takes (and closes on failure). ERR_NETWORK: silent
+ * or closed; ERR_INPUT: does not speak DICOM. */
 struct shim_request {
-    char calling_aet[DICOM_AET_SIZE], called_aet[DICOM_AET_SIZE], peer_address[64];
+    char calling_aet[DICOM_AET_SIZE], called_aet[DICOM_AET_SIZE];
+    bool is_dicom; /* asked for the DICOM application context, PS3.7 A.2.1 */
 };
-bool shim_association_receive(struct shim_association *association, struct shim_request *out, struct err *err) PULMO_MUST_USE;
-/* Accepts the presentation contexts of C-ECHO and of every SOP class in sop_class_uids with any syntax in
- * transfer_syntax_uids (in this order of preference), or rejects the association. */
-bool shim_association_accept(struct shim_association *association, const char *const *sop_class_uids, size_t sop_classes,
-                             const char *const *transfer_syntax_uids, size_t transfer_syntaxes, struct err *err) PULMO_MUST_USE;
-enum shim_reject { SHIM_REJECT_CALLED_AET = 0, SHIM_REJECT_CALLING_AET, SHIM_REJECT_LIMIT, SHIM_REJECT_CONTEXT_NAME };
-void shim_association_reject(struct shim_association *association, enum shim_reject reason);
+struct shim_dul *shim_dul_receive(struct shim_network *network, int socket, uint32_t pdu_bytes, struct shim_request *out,
+                                  struct err *err);
+/* Accepts the presentation contexts of C-ECHO and of every SOP class in sop_class_uids with the first syntax in
+ * transfer_syntax_uids that was proposed. */
+bool shim_dul_accept(struct shim_dul *dul, const char *const *sop_class_uids, size_t sop_classes,
+                     const char *const *transfer_syntax_uids, size_t transfer_syntaxes, struct err *err) PULMO_MUST_USE;
+void shim_dul_reject(struct shim_dul *dul, int result, int source, int reason); /* PS3.8 table 9-21 */
 
-enum shim_command_kind { SHIM_COMMAND_ECHO, SHIM_COMMAND_STORE, SHIM_COMMAND_OTHER, SHIM_COMMAND_RELEASE, SHIM_COMMAND_ABORT };
-struct shim_command {
-    enum shim_command_kind kind;
-    uint16_t message_id, command_field;
-    char sop_class_uid[DICOM_UID_SIZE], sop_instance_uid[DICOM_UID_SIZE], transfer_syntax_uid[DICOM_UID_SIZE];
-    struct bytes dataset; /* of C-STORE, encoded as received, read by PDVs up to size_max; owned by the caller */
-    bool too_large;       /* the data set was longer than size_max: read to its end, thrown away */
-};
-bool shim_association_command(struct shim_association *association, size_t size_max, struct shim_command *out,
-                              struct err *err) PULMO_MUST_USE;
-bool shim_association_respond(struct shim_association *association, const struct shim_command *command, uint16_t status,
-                              const char *comment, struct err *err) PULMO_MUST_USE;
-void shim_association_close(struct shim_association *association); /* release or abort as fits, then frees */
-/* Makes a blocking read of another thread return, for a prompt stop. Any thread. */
-void shim_association_interrupt(struct shim_association *association);
-
-/* Client side. proposals: pairs of SOP class and transfer syntax, at most 127. */
+/* At most 127 proposals, each a SOP class in one transfer syntax; their context ids are 1, 3, 5 ... */
 struct shim_proposal {
     const char *sop_class_uid, *transfer_syntax_uid;
 };
-struct shim_connect_config {
-    const char *host, *called_aet, *calling_aet;
-    uint16_t port;
-    const struct shim_tls *tls;
-    int timeout_s;
-    uint32_t pdu_bytes_max;
+struct shim_call {
+    const char *address; /* host:port, at most 63 characters */
+    const char *called_aet, *calling_aet;
+    uint32_t pdu_bytes;
 };
-struct shim_association *shim_connect(const struct shim_connect_config *config, const struct shim_proposal *proposals,
-                                      size_t count, struct err *err);
-bool shim_echo(struct shim_association *association, struct err *err) PULMO_MUST_USE;
-/* Sends a Part 10 file with its bytes as they are; *status = the peer's DIMSE status. ERR_UNSUPPORTED when the peer
- * accepted no fitting presentation context (the association lives on). */
-bool shim_store(struct shim_association *association, const void *part10, size_t size, uint16_t *status, struct err *err) PULMO_MUST_USE;
-bool shim_release(struct shim_association *association, struct err *err) PULMO_MUST_USE;
+struct shim_dul *shim_dul_connect(struct shim_network *network, const struct shim_call *call,
+                                  const struct shim_proposal *proposals, size_t count, struct err *err);
 
-/* Wraps a data set as received over the network into a Part 10 file: zeroed preamble, meta information. */
-bool shim_part10_wrap(const struct shim_command *command, const char *calling_aet, struct bytes *out, struct err *err) PULMO_MUST_USE;
+/* Presentation data values, PS3.8 9.3.5. */
+enum shim_pdv_kind { SHIM_PDV_COMMAND, SHIM_PDV_DATASET, SHIM_PDV_RELEASE, SHIM_PDV_ABORT };
+struct shim_pdv {
+    enum shim_pdv_kind kind;
+    uint8_t context_id;
+    bool last;
+    const uint8_t *data; /* borrowed until the next read */
+    size_t size;
+};
+/* ERR_NETWORK: closed or silent for timeout_s; ERR_INPUT: not the DICOM protocol. */
+bool shim_dul_read(struct shim_dul *dul, int timeout_s, struct shim_pdv *out, struct err *err) PULMO_MUST_USE;
+/* Writes a whole command or data set, cut to the peer's PDU size. */
+bool shim_dul_write(struct shim_dul *dul, uint8_t context_id, enum shim_pdv_kind kind, const struct bytes *data,
+                    struct err *err) PULMO_MUST_USE;
+/* SOP class and transfer syntax of an accepted context; false = it was not accepted. */
+bool shim_dul_context(const struct shim_dul *dul, uint8_t context_id, char sop_class_uid[DICOM_UID_SIZE],
+                      char transfer_syntax_uid[DICOM_UID_SIZE]);
+/* A client asks for release and awaits the answer; a server answers the request that was read. */
+enum shim_side { SHIM_SIDE_CLIENT, SHIM_SIDE_SERVER };
+bool shim_dul_release(struct shim_dul *dul, enum shim_side side, struct err *err) PULMO_MUST_USE;
+void shim_dul_free(struct shim_dul *dul, bool abort); /* abort: tells the peer, when it was not released */
 
 #ifdef __cplusplus
 }

@@ -1,11 +1,6 @@
 #include "dicom/part10.h"
 
-#include "dicom/dcmtk_shim.h"
-#include "dicom/dicom.h"
-
-#include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 
 enum { PREAMBLE_SIZE = 128, META_SIZE_MAX = 64 * 1024 };
 
@@ -175,17 +170,4 @@ struct part10_encoding part10_encoding_of(const char *uid) {
         }
     }
     return (struct part10_encoding){.explicit_vr = true, .encapsulated = true};
-}
-
-void shim_uid_new(char out[DICOM_UID_SIZE]) {
-    uint8_t random[32] = {0};
-    char text[2 * sizeof random + 1];
-    struct err err = {0};
-    do {
-        while (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random) {
-        }
-        for (size_t i = 0; i < sizeof random; i++) {
-            snprintf(text + 2 * i, 3, "%02x", random[i]);
-        }
-    } while (!dicom_uid_derive(text, out, &err));
 }
