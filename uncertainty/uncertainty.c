@@ -1,0 +1,188 @@
+#include "uncertainty/uncertainty.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "digest.h"
+
+#define INTERVAL_LOW 0.05
+#define INTERVAL_HIGH 0.95
+
+/* ---- statistics ------------------------------------------------------------------------------------------- */
+
+static double sigmoid(double x) {
+    return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x)); /* either way exp cannot overflow */
+}
+
+/* Entropy of a coin, in nats; 0 log 0 = 0. */
+static double entropy(double p) {
+    double q = 1 - p;
+    return -(p > 0 ? p * log(p) : 0) - (q > 0 ? q * log(q) : 0);
+}
+
+/* Mean as the first value and the mean difference to it: exactly the first when all are equal, which a plain sum
+ * over 30 is not. With it, passes without dropout give a mutual information of exactly 0. */
+static double mean(const double *values, uint32_t count) {
+    double sum = 0;
+    for (uint32_t n = 0; n < count; n++)
+        sum += values[n] - values[0];
+    return values[0] + sum / count;
+}
+
+static int ascending(const void *left, const void *right) {
+    double a = *(const double *)left, b = *(const double *)right;
+    return a < b ? -1 : a > b;
+}
+
+/* Linear interpolation between order statistics (Hyndman and Fan's type 7, NumPy's default). */
+static double quantile(const double *sorted, uint32_t count, double share) {
+    double at = share * (count - 1);
+    uint32_t low = (uint32_t)at, high = low + 1 < count ? low + 1 : low;
+    return sorted[low] + (at - low) * (sorted[high] - sorted[low]);
+}
+
+/* Triage: the interval straddles the operating point, so that other passes would have decided otherwise; or a
+ * reported finding's passes disagree more than the model's card allows. */
+static void decide(const struct infer_model_info *model, double operating_point, struct finding *inout) {
+    double allowed = model->review_mutual_information_nats;
+    bool straddles = inout->probability_low < operating_point && inout->probability_high >= operating_point;
+    inout->reported = inout->probability >= operating_point;
+    inout->review = straddles || (inout->reported && allowed >= 0 && inout->mutual_information_nats > allowed);
+}
+
+void uncertainty_summarise(const struct infer_model_info *model, const float *logits, uint32_t pass_count,
+                           struct finding *inout) {
+    double calibrated[FINDING_PASSES_MAX], raw[FINDING_PASSES_MAX], entropies[FINDING_PASSES_MAX];
+    uint32_t count = pass_count < FINDING_PASSES_MAX ? pass_count : FINDING_PASSES_MAX;
+    if (count == 0)
+        return;
+    for (uint32_t n = 0; n < count; n++) {
+        double logit = (double)logits[n];
+        raw[n] = sigmoid(logit);
+        entropies[n] = entropy(raw[n]);
+        calibrated[n] =
+            sigmoid(model->calibration_a * inout->detector_logit + model->calibration_b * logit + model->calibration_c);
+        inout->pass_probabilities[n] = (float)calibrated[n];
+    }
+    inout->pass_count = count;
+    inout->probability = mean(calibrated, count);
+    qsort(calibrated, count, sizeof *calibrated, ascending);
+    inout->probability_low = quantile(calibrated, count, INTERVAL_LOW);
+    inout->probability_high = quantile(calibrated, count, INTERVAL_HIGH);
+    /* REFERENCE 2: both from the passes' uncalibrated probabilities. Jensen's inequality makes the difference
+     * non-negative; rounding may not. */
+    inout->entropy_nats = entropy(mean(raw, count));
+    inout->mutual_information_nats = fmax(0, inout->entropy_nats - mean(entropies, count));
+    decide(model, model->operating_point, inout);
+}
+
+/* ---- a study's findings ------------------------------------------------------------------------------------- */
+
+static enum texture texture_of(const float probabilities[3]) {
+    static const enum texture textures[] = {TEXTURE_SOLID, TEXTURE_PART_SOLID, TEXTURE_GROUND_GLASS};
+    int best = 0;
+    for (int i = 1; i < 3; i++)
+        if (probabilities[i] > probabilities[best])
+            best = i;
+    return textures[best];
+}
+
+/* Most probable first; equal ones as the detector ordered them (id still holds its order). */
+static int better_first(const void *left, const void *right) {
+    const struct finding *a = left, *b = right;
+    if (a->probability != b->probability)
+        return a->probability > b->probability ? -1 : 1;
+    return a->id < b->id ? -1 : a->id > b->id;
+}
+
+static void findings_fill(const struct infer_model_info *model, const struct infer_candidate_result *results,
+                          double operating_point, struct finding *items, size_t count) {
+    for (size_t n = 0; n < count; n++) {
+        uncertainty_summarise(model, results[n].logits, results[n].pass_count, &items[n]);
+        decide(model, operating_point, &items[n]);
+        items[n].texture = texture_of(results[n].texture_probabilities);
+        items[n].diameter_mm = (double)results[n].diameter_mm;
+        items[n].id = (uint32_t)n;
+    }
+    qsort(items, count, sizeof *items, better_first);
+    for (size_t n = 0; n < count; n++)
+        items[n].id = (uint32_t)n + 1;
+}
+
+static bool config_check(const struct uncertainty_config *config, struct err *err) {
+    if (config->passes < 1 || config->passes > FINDING_PASSES_MAX)
+        return err_set(err, ERR_INPUT, "%u passes, not 1 to %d", config->passes, FINDING_PASSES_MAX);
+    if (!(config->operating_point <= 1))
+        return err_set(err, ERR_INPUT, "an operating point of %g", config->operating_point);
+    return true;
+}
+
+bool uncertainty_estimate(struct infer_session *session, const struct volume *iso,
+                          const struct uncertainty_config *config, struct findings *inout, struct err *err) {
+    const struct infer_model_info *model = infer_model_info(infer_session_model(session));
+    if (!config_check(config, err))
+        return false;
+    if (inout->count == 0)
+        return true;
+    PULMO_SCOPED(pulmo_free_at) double *centers = pulmo_alloc(inout->count, 3 * sizeof *centers, err);
+    PULMO_SCOPED(pulmo_free_at)
+    struct infer_candidate_result *results = pulmo_alloc(inout->count, sizeof *results, err);
+    if (!centers || !results)
+        return false;
+    for (size_t n = 0; n < inout->count; n++)
+        memcpy(centers + 3 * n, inout->items[n].center_lps_mm, 3 * sizeof *centers);
+    struct infer_candidate_config candidate = {
+        .seed = config->seed, .pass_count = config->passes, .dropout = config->dropout};
+    if (!infer_candidates(session, iso, centers, inout->count, &candidate, results, err))
+        return false;
+    double operating_point = config->operating_point >= 0 ? config->operating_point : model->operating_point;
+    findings_fill(model, results, operating_point, inout->items, inout->count);
+    return true;
+}
+
+/* ---- seed, sentence ------------------------------------------------------------------------------------------ */
+
+bool uncertainty_study_seed(uint64_t configured, const char *series_uid, const char *model_sha256, uint64_t *out,
+                            struct err *err) {
+    char text[256], digest[DIGEST_HEX_SIZE];
+    int size = snprintf(text, sizeof text, "%llu\n%s\n%s", (unsigned long long)configured, series_uid, model_sha256);
+    if (size < 0 || (size_t)size >= sizeof text)
+        return err_set(err, ERR_INPUT, "the series UID or the model's digest is too long");
+    if (!digest_hex(text, (size_t)size, digest, err))
+        return false;
+    digest[16] = 0;
+    *out = strtoull(digest, NULL, 16);
+    return true;
+}
+
+static const char *likelihood(double probability) {
+    return probability >= 0.9   ? "very likely"
+           : probability >= 0.7 ? "likely"
+           : probability >= 0.4 ? "uncertain"
+           : probability >= 0.1 ? "unlikely"
+                                : "very unlikely";
+}
+
+/* By the width of the interval in percentage points: what a reader sees in the sentence itself. */
+static const char *agreement(double width) {
+    return width <= 0.2 ? "the passes agree" : width <= 0.4 ? "the passes vary" : "the passes disagree";
+}
+
+/* Whole per cent; never 0 or 100, which no model can know. */
+static int per_cent(double probability) {
+    int rounded = (int)lround(100 * probability);
+    return rounded < 1 ? 1 : rounded > 99 ? 99 : rounded;
+}
+
+void uncertainty_sentence(const struct finding *finding, char *out, size_t out_size) {
+    const char *word = likelihood(finding->probability);
+    int percent = per_cent(finding->probability);
+    if (finding->pass_count < 2)
+        snprintf(out, out_size, "Nodule, %s: %d %%, from a single pass", word, percent);
+    else
+        snprintf(out, out_size, "Nodule, %s: %d %% (%d to %d %%), %s", word, percent,
+                 per_cent(finding->probability_low), per_cent(finding->probability_high),
+                 agreement(finding->probability_high - finding->probability_low));
+}
