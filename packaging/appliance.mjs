@@ -134,13 +134,12 @@ export class Client {
     this.port = port;
     this.agent = new https.Agent({ ca: readFileSync(certificatePath), checkServerIdentity: () => undefined });
     this.cookies = new Map();
-    this.headers = {};
   }
 
   request(method, target, body) {
     const payload = body === undefined ? undefined : JSON.stringify(body);
-    const headers = { ...this.headers };
-    if (payload !== undefined) headers['Content-Type'] = 'application/json';
+    const headers = {};
+    if (method === 'POST') Object.assign(headers, { 'Content-Type': 'application/json', 'X-Pulmo': '1' });
     if (this.cookies.size) headers.Cookie = [...this.cookies].map(([name, value]) => `${name}=${value}`).join('; ');
     return new Promise((resolve, reject) => {
       const request = https.request(
@@ -165,4 +164,12 @@ export class Client {
     if (answer.status >= 300) throw new Error(`${method} ${target}: ${answer.status} ${answer.body.toString().slice(0, 200)}`);
     return answer.body.length ? JSON.parse(answer.body) : null;
   }
+
+  login(user, password) { return this.json('POST', '/api/login', { user, password }); }
+
+  /** The worklist: [{ study_uid, state, reason, ... }]. */
+  async studies() { return (await this.json('GET', '/api/studies')).studies; }
+
+  /** The analyze document of a study's current result. */
+  async analysis(studyUid) { return (await this.json('GET', `/api/studies/${studyUid}`)).result?.analysis; }
 }

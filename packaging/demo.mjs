@@ -68,7 +68,7 @@ async function main() {
     const study = await until('no result', 600, async () => (await client.studies()).find(
       ({ state }) => ['analysed', 'refused', 'failed'].includes(state)));
     say(`The result came ${((Date.now() - sent) / 1000).toFixed(1)} s after the last slice, 2 s of them to be sure that it was the last.`);
-    report(study, await client.analysis(study));
+    report(study, await client.analysis(study.study_uid));
     say(`\n  https://localhost:${httpsPort}/    user: demo    password: ${password}\n`);
     say('Research use only. Not for diagnosis.');
     if (process.env.DEMO_ONCE === '1') return await stop(0);
