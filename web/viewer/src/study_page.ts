@@ -1,0 +1,361 @@
+// One study: images at the left, what was found and what the reader says at the right.
+import { api, ApiError, type Series, type StudyDocument, type User, type Vector } from "./api";
+import { topBar } from "./bar";
+import { h, modal, replace, sentence, toast } from "./dom";
+import { FindingsPanel } from "./findings_panel";
+import { date, personName } from "./format";
+import { ImageView } from "./image_view";
+import { attachKeys, showHelp, type KeyAction } from "./keys";
+import { OverlayControls } from "./overlay_controls";
+import { Poll } from "./poll";
+import { Reading, type Item } from "./reading";
+import { showSignDialog } from "./sign_dialog";
+import { statusBanner } from "./status_banner";
+import { studyKeys } from "./study_keys";
+
+const WAIT_MS = 2000;
+const WATCH_MS = 10000;
+const SIGNING_MS = 1000;
+const DIAMETER_MM_DEFAULT = 6;
+
+export interface Address {
+  kind: "study" | "result";
+  id: string;
+}
+
+export class StudyPage {
+  view: ImageView | undefined;
+  controls: OverlayControls | undefined;
+  reading: Reading | undefined;
+  private panel: FindingsPanel | undefined;
+  private document: StudyDocument | undefined;
+  private detachKeys: () => void = () => undefined;
+  private poll: Poll | undefined;
+  private signing = false;
+  private closed = false;
+  private keys: KeyAction[] = [];
+  private readonly main = h("main", { class: "study" });
+  private readonly side = h("aside", { class: "side" });
+  private readonly banner = h("div", { class: "banner-slot" });
+  private readonly signArea = h("div", { class: "sign-area" });
+
+  constructor(
+    private readonly page: HTMLElement,
+    private readonly user: User,
+    private readonly onLogout: () => void,
+    private readonly address: Address,
+  ) {
+    replace(page, topBar(user, onLogout), this.main);
+    replace(this.main, h("p", { class: "waiting" }, "Opening …"));
+    void this.load();
+  }
+
+  close(): void {
+    this.closed = true;
+    this.poll?.stop();
+    this.detachKeys();
+    this.view?.close();
+    this.view = undefined;
+  }
+
+  /* ---- loading ---- */
+
+  private async load(): Promise<void> {
+    try {
+      const document =
+        this.address.kind === "study"
+          ? await api.study(this.address.id)
+          : await api.result(Number(this.address.id));
+      const series = await seriesOf(document.study.study_uid);
+      if (!this.closed) this.build(document, series);
+    } catch (error) {
+      if (!this.closed) replace(this.main, h("p", { class: "problem big", "data-testid": "problem" }, sentence(error)));
+    }
+  }
+
+  private reload(): void {
+    this.poll?.stop();
+    this.detachKeys();
+    this.view?.close();
+    this.view = undefined;
+    this.controls = undefined;
+    this.signing = false;
+    void this.load();
+  }
+
+  private build(document: StudyDocument, series: Series | undefined): void {
+    this.document = document;
+    const { study, result } = document;
+    window.document.title = `${personName(study.patient_name)} – Pulmo`;
+    this.reading = result ? new Reading(result, () => this.refresh()) : undefined;
+    const heading = h(
+      "div",
+      { class: "patient-line", "data-testid": "patient" },
+      h("b", {}, personName(study.patient_name)),
+      ` ${study.patient_id} · ${study.description || "CT"} · ${date(study.study_date)} · ${study.accession_number}`,
+    );
+    const help = h("button", { class: "quiet", "data-testid": "help-button", onclick: () => showHelp(this.keys) }, "Help", h("kbd", {}, "?"));
+    replace(this.page, topBar(this.user, this.onLogout, heading, help), this.main);
+    const fits = overlaysFit(document, series);
+    if (series) this.view = new ImageView(study, series, result, fits);
+    this.panel = this.reading && result?.status === "analysed" ? this.newPanel(this.reading) : undefined;
+    this.controls = this.view && this.panel ? new OverlayControls(this.view, fits) : undefined;
+    replace(
+      this.side,
+      this.banner,
+      this.panel && h("h2", {}, "Findings"),
+      this.panel?.element,
+      this.panel && this.mayJudge && this.addButton(),
+      this.controls?.element,
+      this.signArea,
+    );
+    replace(this.main, this.view?.element ?? noImages(), this.side);
+    this.keys = studyKeys(this);
+    this.detachKeys = attachKeys(this.keys);
+    this.refresh();
+    this.openFirst();
+    this.watch();
+  }
+
+  private newPanel(reading: Reading): FindingsPanel {
+    return new FindingsPanel(reading, this.view?.grid, this.mayJudge, {
+      select: (item) => this.select(item),
+      accept: (item) => this.judge(item, "accepted"),
+      reject: (item) => this.judge(item, "rejected"),
+      clear: (item) => this.judge(item, "none"),
+      remove: (item) => this.attempt(this.reading!.remove(item)),
+      imageNumber: (item) => this.view?.imageNumber(item) ?? 0,
+    });
+  }
+
+  private addButton(): HTMLElement {
+    return h(
+      "button",
+      { class: "quiet add", "data-testid": "add", disabled: !this.view, onclick: () => this.toggleAdding() },
+      "Add a missed nodule",
+      h("kbd", {}, "M"),
+    );
+  }
+
+  /** On the most suspicious finding, or in the middle. */
+  private openFirst(): void {
+    if (!this.view) return;
+    const first = this.panel?.shown[0];
+    const k = first ? this.view.sliceOf(first) : Math.floor(this.view.grid.series.slices / 2);
+    if (first) this.mark(first);
+    this.view.onAdd = (center, diameter) => this.add(center, diameter);
+    this.view.open(k).catch((error) => toast(sentence(error), "error"));
+  }
+
+  /* ---- state that changes while the page is open ---- */
+
+  private watch(): void {
+    const { result, study } = this.document!;
+    const waiting = !result || !this.view || ["receiving", "queued", "analysing"].includes(study.state);
+    const interval = this.signing ? SIGNING_MS : waiting ? WAIT_MS : WATCH_MS;
+    this.poll?.stop();
+    this.poll = new Poll(interval, () => this.ask());
+    this.poll.later();
+  }
+
+  private async ask(): Promise<void> {
+    const { result, study } = this.document!;
+    try {
+      if (!result) {
+        const now = await api.study(study.study_uid);
+        if (now.result || now.study.state !== study.state || !this.view) await this.reloadWhenNew(now);
+        return;
+      }
+      const state = await api.state(result.id);
+      if (state.signed !== result.signed || state.superseded_by !== result.superseded_by) {
+        Object.assign(result, { signed: state.signed, superseded_by: state.superseded_by });
+        if (state.signed && this.signing) toast("Signed. The verified report goes to the PACS.");
+        this.signing = this.signing && !state.signed;
+        this.watch();
+      }
+      study.state = state.study_state;
+      this.refresh();
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 401) this.poll?.stop();
+    }
+  }
+
+  private async reloadWhenNew(now: StudyDocument): Promise<void> {
+    const imagesCame = !this.view && (await seriesOf(now.study.study_uid)) !== undefined;
+    if (now.result || imagesCame) this.reload();
+    else {
+      this.document = now;
+      this.refresh();
+    }
+  }
+
+  /* ---- what the reader does ---- */
+
+  get mayJudge(): boolean {
+    return this.user.may_judge;
+  }
+
+  private get selectedItem(): Item | undefined {
+    return this.reading?.find(this.panel?.selected ?? 0);
+  }
+
+  private mark(item: Item): void {
+    if (this.panel) this.panel.selected = item.id;
+    this.refresh();
+  }
+
+  select(item: Item): void {
+    this.mark(item);
+    if (this.view) void this.view.stage.show(this.view.sliceOf(item));
+  }
+
+  /** 1 = next, -1 = previous finding of the list, round and round. */
+  move(by: number): void {
+    const shown = this.panel?.shown ?? [];
+    if (!shown.length) return;
+    const at = shown.findIndex((item) => item.id === this.panel?.selected);
+    this.select(shown[(at + by + shown.length) % shown.length]!);
+  }
+
+  judgeSelected(verdict: "accepted" | "rejected"): void {
+    const item = this.selectedItem;
+    if (item?.model) this.judge(item, verdict);
+    else toast("Select a finding of the model first.");
+  }
+
+  private judge(item: Item, verdict: "accepted" | "rejected" | "none"): void {
+    if (this.refusesChange()) return;
+    this.mark(item);
+    this.attempt(this.reading!.judge(item, verdict));
+  }
+
+  private refusesChange(): boolean {
+    if (!this.mayJudge) toast("Only a radiologist judges findings.");
+    else if (!this.reading?.open) toast("This result can no longer be changed.");
+    else return false;
+    return true;
+  }
+
+  private attempt(action: Promise<unknown>): void {
+    action.catch((error) => {
+      toast(sentence(error), "error");
+      this.poll?.now();
+    });
+  }
+
+  undo(): void {
+    if (!this.reading) return;
+    this.attempt(
+      this.reading.undo().then((text) => {
+        toast(text ?? "Nothing to undo.");
+        this.refresh();
+      }),
+    );
+  }
+
+  toggleAdding(): void {
+    if (this.view?.isAdding) this.view.setAdding(false);
+    else if (!this.refusesChange() && this.panel) this.view?.setAdding(true);
+  }
+
+  private add(center: Vector, diameter: number | undefined): void {
+    if (diameter === undefined) askDiameter((mm) => this.add(center, mm));
+    else
+      this.attempt(
+        this.reading!.add(center, Math.min(200, Math.max(1, diameter))).then((id) => {
+          const item = this.reading!.find(id);
+          if (item) this.mark(item);
+        }),
+      );
+  }
+
+  sign(): void {
+    const reading = this.reading;
+    if (!reading || !this.document || !this.maySign) return;
+    showSignDialog(this.document.study, reading, this.user.display_name || this.user.name, () => {
+      this.signing = true;
+      this.refresh();
+      this.watch();
+    });
+  }
+
+  private get maySign(): boolean {
+    return this.mayJudge && this.reading?.open === true && !this.signing;
+  }
+
+  showHelp(): void {
+    showHelp(this.keys);
+  }
+
+  /* ---- drawing ---- */
+
+  private refresh(): void {
+    if (!this.document) return;
+    this.panel?.render();
+    if (this.panel) this.view?.setItems(this.panel.shown, this.panel.selected);
+    replace(this.banner, statusBanner(this.document, this.view !== undefined));
+    replace(this.signArea, this.signContent());
+  }
+
+  private signContent(): HTMLElement | null {
+    const { reading } = this;
+    if (!reading || reading.result.status === "failed") return null;
+    if (reading.result.signed) return h("p", { class: "signed", "data-testid": "signed" }, "✓ Signed");
+    if (this.signing) return h("p", { class: "signing", "data-testid": "signing" }, "Signing …");
+    const { accepted, rejected, undecided, added } = reading.tally;
+    const parts = [`${accepted} accepted`, `${rejected} rejected`, `${undecided} undecided`];
+    if (added) parts.push(`${added} added`);
+    return h(
+      "div",
+      {},
+      h("p", { class: "tally", "data-testid": "tally" }, parts.join(" · ")),
+      this.mayJudge &&
+        h("div", { class: "actions" },
+          h("button", { class: "quiet", "data-testid": "undo", disabled: !reading.canUndo, onclick: () => this.undo() }, "Undo", h("kbd", {}, "U")),
+          h("button", { class: "primary", "data-testid": "sign", disabled: !this.maySign, onclick: () => this.sign() }, "Sign …"),
+        ),
+    );
+  }
+}
+
+async function seriesOf(studyUid: string): Promise<Series | undefined> {
+  try {
+    return await api.series(studyUid);
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 404) return undefined; // not decoded yet, or it cannot be
+    throw error;
+  }
+}
+
+/** Overlays belong to the slices that were analysed. */
+function overlaysFit({ result }: StudyDocument, series: Series | undefined): boolean {
+  const analysed = result?.analysis?.quality?.slices;
+  return (
+    !series ||
+    !result ||
+    ((!result.series_uid || result.series_uid === series.series_uid) &&
+      (analysed === undefined || analysed === series.slices))
+  );
+}
+
+function noImages(): HTMLElement {
+  return h("section", { class: "image-view empty" }, h("p", { class: "waiting", "data-testid": "no-images" }, "No images to show."));
+}
+
+function askDiameter(onMm: (mm: number) => void): void {
+  const input = h("input", { type: "number", min: 1, max: 200, step: 0.1, value: DIAMETER_MM_DEFAULT, "data-testid": "diameter" });
+  const form = h(
+    "form",
+    { method: "dialog" },
+    h("label", {}, "Diameter of the nodule in mm", input),
+    h(
+      "div",
+      { class: "actions" },
+      h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
+      h("button", { class: "primary", type: "submit", "data-testid": "diameter-ok" }, "Add"),
+    ),
+  );
+  form.addEventListener("submit", () => onMm(Number(input.value)));
+  const dialog = modal({ class: "small" }, form);
+  input.select();
+}
