@@ -8,7 +8,8 @@ import torch
 
 STRIDE = 4
 TILE, MARGIN = 128, 12
-LUNG_MM = 3.0             # a centre may lie this far outside the lung mask
+LUNG_MM = 3.0             # a centre may lie this far outside the lungs, or half its diameter: a tumour
+                          # in the pleura touches the lung, its centre need not lie near it
 
 
 def tile_starts(side, tile=TILE, margin=MARGIN):
@@ -64,8 +65,9 @@ def peaks(maps, lung_distance, score_min):
         k, j, i = cell
         centre = cell * STRIDE + (STRIDE - 1) / 2 + np.clip(maps[1:4, k, j, i], -8, 8)
         at = tuple(np.clip(np.round(centre), 0, np.array(lung_distance.shape) - 1).astype(int))
-        if lung_distance[at] <= LUNG_MM:
-            rows.append([*centre, np.exp(np.clip(maps[4, k, j, i], 0.7, 4.4)), heat[k, j, i]])
+        diameter = np.exp(np.clip(maps[4, k, j, i], 0.7, 4.4))
+        if lung_distance[at] <= max(LUNG_MM, diameter / 2):
+            rows.append([*centre, diameter, heat[k, j, i]])
     return np.array(rows, float).reshape(-1, 5)
 
 

@@ -34,7 +34,9 @@ def choose(copies, hard, rng):
         return volume, findings, at
     among = [f for f in findings if f["kind"] == kind]
     if among:
-        return volume, findings, np.array(among[rng.integers(len(among))]["at"])
+        # most implants are small; without this the large ones, which no reader misses, come too rarely
+        weight = np.array([2.5 if f["mm"] >= 12 else 1.0 for f in among])
+        return volume, findings, np.array(among[rng.choice(len(among), p=weight / weight.sum())]["at"])
     return volume, findings, crops.random_lung_point(volume, rng)
 
 
