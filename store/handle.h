@@ -7,6 +7,7 @@
 
 #define STORE_STATEMENTS_MAX 160
 #define STORE_DESTINATIONS_MAX 16
+#define STORE_DESTINATION_SIZE 64
 #define STORE_LEASE_SIZE 40
 
 struct store {
@@ -18,8 +19,9 @@ struct store {
         sqlite3_stmt *statement;
     } statements[STORE_STATEMENTS_MAX];
     size_t statement_count;
-    char *destinations[STORE_DESTINATIONS_MAX];
+    char destinations[STORE_DESTINATIONS_MAX][STORE_DESTINATION_SIZE];
     size_t destination_count;
+    int watch; /* inotify on the write-ahead log; -1 until store_wait is called */
 };
 
 /* count random bytes as hexadecimal text, from the kernel. */

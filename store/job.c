@@ -190,3 +190,33 @@ bool store_job_fail(struct store *store, const struct store_job *job, const stru
         retry ? job_requeue(store, job, why, err) : job_bury(store, job, why->text, err_kind_name(why->kind), err);
     return done && sql_commit(&transaction, err);
 }
+
+static bool requeue_rows(struct store *store, const char *study_uid, int64_t *count, struct err *err) {
+    int64_t now_ms = pulmo_now_ms();
+    if (!sql_run(store,
+                 "UPDATE job SET state = 'queued', attempt = 0, due_ms = ?2, finished_ms = NULL WHERE state = 'dead'"
+                 " AND study_uid = ?1 AND kind <> 3 AND id = (SELECT max(id) FROM job AS last"
+                 "  WHERE last.study_uid = ?1 AND last.kind = job.kind)",
+                 SQL_VALUES(sql_text(study_uid), sql_int(now_ms)), err))
+        return false;
+    *count = sql_changes(store);
+    if (!sql_run(store,
+                 "UPDATE outbox SET state = 'queued', attempt = 0, refusals = 0, due_ms = ?2 WHERE state = 'dead'"
+                 " AND result_id IN (SELECT id FROM result WHERE study_uid = ?1)",
+                 SQL_VALUES(sql_text(study_uid), sql_int(now_ms)), err))
+        return false;
+    *count += sql_changes(store);
+    return true;
+}
+
+bool store_study_requeue(struct store *store, const char *study_uid, const char *actor, struct err *err) {
+    PULMO_SCOPED(sql_rollback_at) struct sql_transaction transaction = {0};
+    int64_t count = 0;
+    if (!sql_begin(store, &transaction, err) || !requeue_rows(store, study_uid, &count, err))
+        return false;
+    if (!count)
+        return err_set(err, ERR_NOT_FOUND, "nothing of study %s is in the dead letter", study_uid);
+    struct store_audit audit = {
+        .code = AUDIT_INSTANCES_ACCESSED, .action = "requeue", .actor = actor, .study_uid = study_uid};
+    return audit_add(store, &audit, err) && sql_commit(&transaction, err);
+}

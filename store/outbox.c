@@ -4,7 +4,6 @@
  * Two waits keep one trouble from becoming another's: a row's own, and the destination's. A peer that is down pauses
  * all its rows; a row that fails lets the others of its peer go first. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "store/audit.h"
@@ -14,21 +13,11 @@
 bool store_set_destinations(struct store *store, const char *const *names, size_t count, struct err *err) {
     if (count > STORE_DESTINATIONS_MAX)
         return err_set(err, ERR_LIMIT, "more than %d destinations", STORE_DESTINATIONS_MAX);
-    char *copies[STORE_DESTINATIONS_MAX] = {0};
-    size_t copied = 0;
-    for (; copied < count; copied++) {
-        if (!*names[copied] || strlen(names[copied]) >= sizeof((struct store_outgoing *)0)->destination)
-            break;
-        if (!(copies[copied] = strdup(names[copied])))
-            break;
-    }
-    char **old = copied == count ? store->destinations : copies;
-    size_t old_count = copied == count ? store->destination_count : copied;
-    for (size_t index = 0; index < old_count; index++)
-        free(old[index]);
-    if (copied < count)
-        return err_set(err, ERR_CONFIG, "destination '%.80s': its name is empty or too long", names[copied]);
-    memcpy(store->destinations, copies, sizeof copies);
+    for (size_t index = 0; index < count; index++)
+        if (!*names[index] || strlen(names[index]) >= STORE_DESTINATION_SIZE)
+            return err_set(err, ERR_CONFIG, "destination '%.80s': its name is empty or too long", names[index]);
+    for (size_t index = 0; index < count; index++)
+        snprintf(store->destinations[index], STORE_DESTINATION_SIZE, "%s", names[index]);
     store->destination_count = count;
     return true;
 }

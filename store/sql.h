@@ -11,20 +11,24 @@
 
 struct store;
 
+enum sql_type { SQL_INTEGER, SQL_REAL, SQL_TEXT };
 struct sql_value {
-    enum sql_type { SQL_INTEGER, SQL_REAL, SQL_TEXT } type;
+    enum sql_type type;
     int64_t integer;
     double real;
     const char *text; /* borrowed until the statement is done; NULL = NULL */
 };
 static inline struct sql_value sql_int(int64_t integer) {
-    return (struct sql_value){.type = SQL_INTEGER, .integer = integer};
+    struct sql_value value = {SQL_INTEGER, integer, 0, NULL};
+    return value;
 }
 static inline struct sql_value sql_real(double real) {
-    return (struct sql_value){.type = SQL_REAL, .real = real};
+    struct sql_value value = {SQL_REAL, 0, real, NULL};
+    return value;
 }
 static inline struct sql_value sql_text(const char *text) {
-    return (struct sql_value){.type = SQL_TEXT, .text = text};
+    struct sql_value value = {SQL_TEXT, 0, 0, text};
+    return value;
 }
 /* Two arguments: the values of ?1, ?2, ... and their count. */
 #define SQL_VALUES(...) \

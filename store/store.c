@@ -65,6 +65,10 @@ static bool connection_prepare(struct store *store, struct err *err) {
 static bool database_open(struct store *store, struct err *err) {
     char path[4096];
     snprintf(path, sizeof path, "%s/pulmo.db", store->config.folder);
+    /* mknod, since closing a descriptor of the file would drop the locks of this process's other handles. Not readable
+     * by others: it names patients; SQLite gives its log the same mode. */
+    if (mknod(path, S_IFREG | 0640, 0) != 0 && errno != EEXIST)
+        return err_set(err, ERR_IO, "cannot make %s: %s", path, strerror(errno));
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX; /* one thread at a time a handle */
     if (sqlite3_open_v2(path, &store->database, flags, NULL) != SQLITE_OK)
         return store->database ? sql_fail(store, "cannot open", err)
@@ -140,6 +144,7 @@ struct store *store_open(const struct store_config *config, struct err *err) {
     PULMO_SCOPED(store_close_at) struct store *store = pulmo_alloc(1, sizeof *store, err);
     if (!store)
         return NULL;
+    store->watch = -1;
     store->config = *config;
     char *folder = strdup(config->folder);
     store->config.folder = folder;
@@ -160,8 +165,8 @@ void store_close(struct store *store) {
     for (size_t index = 0; index < store->statement_count; index++)
         sqlite3_finalize(store->statements[index].statement);
     sqlite3_close(store->database);
-    for (size_t index = 0; index < store->destination_count; index++)
-        free(store->destinations[index]);
+    if (store->watch >= 0)
+        close(store->watch);
     char *folder = (char *)(uintptr_t)store->config.folder; /* ours: strdup in store_open */
     free(folder);
     free(store);

@@ -29,9 +29,10 @@ static bool paths_fill(struct store *store, const char *study_uid, struct store_
         sql_column_text(statement, 0, digest, sizeof digest);
         if (!blob_path(store->config.folder, digest, path, err))
             return false;
-        if (!(paths->items[paths->count] = strdup(path)))
+        char *copy = strdup(path);
+        if (!copy)
             return err_set(err, ERR_MEMORY, "out of memory for the paths of study %s", study_uid);
-        paths->count++;
+        paths->items[paths->count++] = copy;
     }
     return true;
 }

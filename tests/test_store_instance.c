@@ -208,6 +208,7 @@ static void test_tmp_cleaned(void **state) {
     struct timespec times[2] = {{.tv_sec = 1000000}, {.tv_sec = 1000000}};
     assert_int_equal(utimensat(AT_FDCWD, old, times, 0), 0);
     PULMO_SCOPED(store_close_at) struct store *other = fixture_handle(fixture);
+    assert_non_null(other);
     assert_int_not_equal(access(old, F_OK), 0);
     assert_int_equal(access(young, F_OK), 0);
 }

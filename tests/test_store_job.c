@@ -137,12 +137,41 @@ static void test_reason_of_a_refusal(void **state) {
     assert_string_equal(study.reason, "NOT_A_CHEST: it is a head");
 }
 
+static void test_requeue(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    struct store_job job = fixture_job(fixture->store, "1.2.3", STORE_JOB_ANALYSE);
+    assert_refused(store_study_requeue(fixture->store, "1.2.3", "jane", &err), ERR_NOT_FOUND);
+    err = (struct err){0};
+    assert_good(store_job_fail(fixture->store, &job, &(struct err){ERR_INTERNAL, "broken"}, &err));
+    assert_good(store_study_requeue(fixture->store, "1.2.3", "jane", &err));
+    job = take_in(fixture->store, SOON_MS);
+    assert_int_equal(job.attempt, 1);
+    assert_good(finish(fixture->store, &job, &err));
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM audit WHERE content LIKE '%requeue%jane%'"), 1);
+}
+
+/* A commit through another handle wakes; nothing written lets the time pass. */
+static void test_wait(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    PULMO_SCOPED(store_close_at) struct store *other = fixture_handle(fixture);
+    assert_good(store_wait(fixture->store, 0, &err)); /* starts to watch */
+    int64_t start_ms = pulmo_monotonic_ms();
+    assert_good(store_wait(fixture->store, 50, &err));
+    assert_true(pulmo_monotonic_ms() - start_ms >= 49);
+    assert_good(fixture_put(other, &(struct fixture_instance){0}, &err));
+    start_ms = pulmo_monotonic_ms();
+    assert_good(store_wait(fixture->store, 30000, &err));
+    assert_true(pulmo_monotonic_ms() - start_ms < 10000);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_one_holder),          TEST(test_lease_lost), TEST(test_renew),    TEST(test_poison),
         TEST(test_transient),           TEST(test_permanent),  TEST(test_no_space), TEST(test_clock_forward_and_back),
-        TEST(test_reason_of_a_refusal),
+        TEST(test_reason_of_a_refusal), TEST(test_requeue),    TEST(test_wait),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

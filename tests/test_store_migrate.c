@@ -23,6 +23,7 @@ static void test_new(void **state) {
     assert_int_equal(version(fixture), migrate_embedded.count);
     assert_int_equal(fixture_count(fixture, "SELECT journal_mode = 'wal' FROM pragma_journal_mode"), 1);
     PULMO_SCOPED(store_close_at) struct store *again = fixture_handle(fixture);
+    assert_non_null(again);
     assert_int_equal(version(fixture), migrate_embedded.count);
 }
 
