@@ -259,6 +259,10 @@ struct runner *infer_runner_new(const struct program *program, struct err *err) 
     return result;
 }
 
+const struct program *infer_runner_program(const struct runner *runner) {
+    return runner->program;
+}
+
 float *infer_runner_input(struct runner *runner, int index) {
     return region_data(runner, &runner->program->regions[runner->program->graph->inputs[index]]);
 }

@@ -29,6 +29,7 @@ const struct program_figures *infer_program_figures(const struct program *progra
 
 struct runner *infer_runner_new(const struct program *program, struct err *err);
 void infer_runner_free(struct runner *runner);
+const struct program *infer_runner_program(const struct runner *runner);
 void infer_runner_free_at(struct runner **runner);
 /* Plain row-major input `index` of the graph, to be filled before EVERY run: its memory is used again. */
 float *infer_runner_input(struct runner *runner, int index);

@@ -174,7 +174,7 @@ bool infer_slice_read(const struct operation_call *call, int64_t *start, int64_t
     }
     for (int i = 0; i < counts[1]; i++) {
         int axis = 0;
-        int64_t range[3];
+        int64_t range[3] = {0};
         if (!infer_axis(counts[3] >= 0 ? lists[3][i] : i, shape->rank, &axis, "axes", err) ||
             !slice_axis(call->in[0].shape.dims[axis], lists[1][i], lists[2][i], counts[4] >= 0 ? lists[4][i] : 1, range,
                         err))

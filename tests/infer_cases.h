@@ -19,7 +19,7 @@ struct array {
 };
 
 /* NumPy format 1.0, fp32, C order: magic, version, header length, a Python dict in text, data. */
-static bool array_read(const char *path, struct array *out) {
+static inline bool array_read(const char *path, struct array *out) {
     struct bytes file;
     if (!bytes_read_file(path, (size_t)1 << 30, &file, NULL))
         return false;
@@ -48,7 +48,7 @@ struct difference {
     double magnitude; /* greatest |want| */
 };
 
-static struct difference difference_of(const float *got, const float *want, int64_t count) {
+static inline struct difference difference_of(const float *got, const float *want, int64_t count) {
     struct difference worst = {0};
     for (int64_t i = 0; i < count; i++) {
         double gap = fabs((double)got[i] - (double)want[i]), size = fabs((double)want[i]);
@@ -69,7 +69,7 @@ struct parity_case {
     int mask_count;
 };
 
-static void parity_case_free(struct parity_case *it) {
+static inline void parity_case_free(struct parity_case *it) {
     for (int i = 0; i < GRAPH_PORTS_MAX; i++) {
         free(it->inputs[i].data);
         free(it->outputs[i].data);
@@ -79,7 +79,7 @@ static void parity_case_free(struct parity_case *it) {
     infer_graph_free(it->graph);
 }
 
-static bool parity_case_read(const char *folder, struct parity_case *it, struct err *err) {
+static inline bool parity_case_read(const char *folder, struct parity_case *it, struct err *err) {
     char path[1024];
     struct bytes file;
     *it = (struct parity_case){0};
@@ -110,7 +110,7 @@ static bool parity_case_read(const char *folder, struct parity_case *it, struct 
 }
 
 /* Runs the case and gives the worst difference of all outputs. */
-static bool parity_case_run(const struct parity_case *it, bool keep, struct difference *worst, struct err *err) {
+static inline bool parity_case_run(const struct parity_case *it, bool keep, struct difference *worst, struct err *err) {
     struct shape shapes[GRAPH_PORTS_MAX];
     for (int i = 0; i < it->graph->input_count; i++)
         shapes[i] = it->inputs[i].shape;
@@ -148,7 +148,7 @@ static bool parity_case_run(const struct parity_case *it, bool keep, struct diff
 }
 
 /* Runs a script of train/ with Debian's Python, which has PyTorch where python3-torch is installed. */
-static bool python_run(const char *script, const char *folder) {
+static inline bool python_run(const char *script, const char *folder) {
     pid_t child = fork();
     if (child == 0) {
         (void)!freopen("/dev/null", "w", stdout);
@@ -161,7 +161,7 @@ static bool python_run(const char *script, const char *folder) {
 }
 
 /* <build>/parity/<name>, made by the script anew; false where PyTorch is missing. */
-static bool parity_folder(const char *name, const char *script, char *out, size_t out_size) {
+static inline bool parity_folder(const char *name, const char *script, char *out, size_t out_size) {
     const char *build = getenv("PULMO_BUILD");
     snprintf(out, out_size, "%s/parity", build ? build : "/tmp");
     mkdir(out, 0777);

@@ -1,0 +1,108 @@
+/* HiResCAM (Draelos and Carin, arXiv:2011.08891, equation 3): at each cell the sum over channels of activation times
+ * gradient, so that the map shows what the layer really adds to the logit. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "infer/gradient.h"
+#include "infer/session.h"
+
+/* The tile lies on the stride-8 lattice of the whole volume, as the detector's own tiles do. */
+#define LATTICE 8
+
+struct view {
+    int64_t start[3]; /* voxel i, j, k of the tile's corner */
+    int64_t cell[3];  /* heatmap cell k, j, i nearest the candidate */
+};
+
+static bool view_find(const struct infer_model *model, const struct volume *iso, const double center_lps_mm[3],
+                      struct view *out, struct err *err) {
+    double ijk[3];
+    if (!grid_to_ijk(&iso->grid, center_lps_mm, ijk))
+        return err_set(err, ERR_INPUT, "the volume's grid is singular");
+    for (int axis = 0; axis < 3; axis++) {
+        if (!(fabs(ijk[axis]) < 1e6))
+            return err_set(err, ERR_INPUT, "the candidate lies %g voxels away", ijk[axis]);
+        out->start[axis] = LATTICE * (int64_t)rint((ijk[axis] - model->tile / 2.0) / LATTICE);
+        double inside = ijk[axis] - (double)out->start[axis];
+        out->cell[2 - axis] = (int64_t)rint((inside - (MODEL_STRIDE - 1) / 2.0) / MODEL_STRIDE);
+    }
+    return true;
+}
+
+static bool layer_check(const struct shape *layer, int64_t cells, struct err *err) {
+    if (layer->rank == 5 && layer->dims[0] == 1 && layer->dims[2] == cells && layer->dims[3] == cells &&
+        layer->dims[4] == cells)
+        return true;
+    return err_set(err, ERR_UNSUPPORTED, "cam_layer does not lie at stride %d", MODEL_STRIDE);
+}
+
+/* Sum over channels of [c][k][j][i], on the tile's inner cells. */
+static void map_fill(const float *activation, const float *gradient, int64_t channels, int64_t cells, int64_t edge,
+                     float *map) {
+    int64_t inner = cells - 2 * edge, volume = cells * cells * cells;
+    for (int64_t n = 0; n < inner * inner * inner; n++) {
+        int64_t k = n / (inner * inner) + edge, j = n / inner % inner + edge, i = n % inner + edge;
+        double sum = 0;
+        for (int64_t c = 0; c < channels; c++) {
+            int64_t at = c * volume + (k * cells + j) * cells + i;
+            sum += (double)activation[at] * (double)gradient[at];
+        }
+        map[n] = (float)sum;
+    }
+}
+
+static struct grid map_grid(const struct volume *iso, const struct view *view, int64_t edge, int32_t inner) {
+    struct grid grid = iso->grid;
+    double first[3], origin[3];
+    for (int axis = 0; axis < 3; axis++) {
+        first[axis] = (double)(view->start[axis] + edge * MODEL_STRIDE) + (MODEL_STRIDE - 1) / 2.0;
+        grid.size_ijk[axis] = inner;
+        grid.spacing_mm[axis] = iso->grid.spacing_mm[axis] * MODEL_STRIDE;
+    }
+    grid_to_lps(&iso->grid, first, origin);
+    for (int row = 0; row < 3; row++) {
+        for (int column = 0; column < 3; column++)
+            grid.ijk_to_lps_mm[row][column] = iso->grid.ijk_to_lps_mm[row][column] * MODEL_STRIDE;
+        grid.ijk_to_lps_mm[row][3] = origin[row];
+    }
+    return grid;
+}
+
+static bool cam_compute(struct infer_session *session, const struct volume *iso, const struct view *view,
+                        struct infer_cam *out, struct err *err) {
+    const struct infer_model *model = session->model;
+    struct runner *runner = session->gradient.runners[0];
+    const struct shape *layer = infer_program_shape(session->gradient.program, model->cam_value);
+    int64_t cells = model->tile / MODEL_STRIDE, edge = model->margin / MODEL_STRIDE, inner = cells - 2 * edge;
+    if (!layer_check(layer, cells, err))
+        return false;
+    size_t count = (size_t)infer_shape_count(layer);
+    PULMO_SCOPED(pulmo_free_at) float *activation = pulmo_alloc(count, sizeof *activation, err);
+    PULMO_SCOPED(pulmo_free_at) float *gradient = pulmo_alloc(count, sizeof *gradient, err);
+    PULMO_SCOPED(pulmo_free_at) float *map = pulmo_alloc((size_t)(inner * inner * inner), sizeof *map, err);
+    if (!activation || !gradient || !map)
+        return false;
+    infer_frame_cut(iso, view->start, model->tile, infer_runner_input(runner, 0));
+    int heatmap = model->detector->outputs[model->detector_outputs[DETECTOR_HEATMAP]];
+    int64_t element = (view->cell[0] * cells + view->cell[1]) * cells + view->cell[2];
+    if (!infer_runner_run(runner, NULL, err) || !infer_runner_read(runner, model->cam_value, activation, err) ||
+        !infer_gradient(runner, heatmap, element, model->cam_value, gradient, err))
+        return false;
+    map_fill(activation, gradient, layer->dims[1], cells, edge, map);
+    out->grid = map_grid(iso, view, edge, (int32_t)inner);
+    out->map = map;
+    map = NULL;
+    return true;
+}
+
+bool infer_cam(struct infer_session *session, const struct volume *iso, const double center_lps_mm[3],
+               struct infer_cam *out, struct err *err) {
+    struct view view;
+    return infer_frame_check(iso, err) && view_find(session->model, iso, center_lps_mm, &view, err) &&
+           infer_session_gradient(session, err) && cam_compute(session, iso, &view, out, err);
+}
+
+void infer_cam_free(struct infer_cam *cam) {
+    free(cam->map);
+    *cam = (struct infer_cam){0};
+}
