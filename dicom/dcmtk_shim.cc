@@ -239,10 +239,11 @@ bool shim_dataset_write_body(const struct shim_dataset *dataset, const char *tra
             offile_off_t count = 0;
             condition =
                 dataset->root->write(stream, syntax, EET_ExplicitLength, nullptr, EGL_withoutGL, EPD_withoutPadding);
+            stream.flush(); /* of the deflate filter, where there is one */
             stream.flushBuffer(filled, count);
             if (!bytes_append(out, filled, size_t(count), PULMO_ALLOC_MAX, err))
                 return false;
-        } while (condition == EC_StreamNotifyClient);
+        } while (condition == EC_StreamNotifyClient || (condition.good() && !stream.isFlushed()));
         dataset->root->transferEnd();
         return condition.good() || failed(err, ERR_INPUT, "data set cannot be written", condition);
     });

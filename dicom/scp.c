@@ -1,0 +1,458 @@
+#include "dicom/association.h"
+#include "dicom/dicom.h"
+#include "dicom/scp_access.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+    ACCEPT_WAIT_MS = 250,
+    HANDSHAKE_MAX_S = 20, /* a peer that says nothing is dropped after this */
+    TRANSFER_MAX_S = 600, /* for one command with its data set: a peer that drips bytes */
+    DRAIN_MS = 5000,
+    WAITING_MAX = 128,           /* peers that have not said who they are; they hold no association slot */
+    WAITING_MAX_AN_ADDRESS = 32, /* of one address, so that it cannot keep others out */
+    ASSOCIATIONS_DEFAULT = 16
+};
+
+enum { STATUS_SUCCESS = 0x0000, STATUS_CLASS_NOT_SUPPORTED = 0x0122, STATUS_NOT_AUTHORISED = 0x0124 };
+enum { STATUS_NO_SUCH_OPERATION = 0x0211, STATUS_OUT_OF_RESOURCES = 0xA700, STATUS_NOT_MATCHING = 0xA900 };
+enum { STATUS_CANNOT_UNDERSTAND = 0xC000 };
+
+static const char *const SOP_CLASSES[] = {
+    "1.2.840.10008.5.1.4.1.1.2",   /* CT Image Storage */
+    "1.2.840.10008.5.1.4.1.1.2.1", /* Enhanced CT Image Storage */
+    "1.2.840.10008.5.1.4.1.1.2.2", /* Legacy Converted Enhanced CT Image Storage */
+};
+/* In order of preference where one context offers several: lossless before lossy, cheap to decode first. */
+static const char *const TRANSFER_SYNTAXES[] = {
+    "1.2.840.10008.1.2.1",     /* Explicit VR Little Endian */
+    "1.2.840.10008.1.2",       /* Implicit VR Little Endian */
+    "1.2.840.10008.1.2.2",     /* Explicit VR Big Endian */
+    "1.2.840.10008.1.2.1.99",  /* Deflated */
+    "1.2.840.10008.1.2.5",     /* RLE */
+    "1.2.840.10008.1.2.4.80",  /* JPEG-LS lossless */
+    "1.2.840.10008.1.2.4.201", /* HTJ2K lossless */
+    "1.2.840.10008.1.2.4.202", /* HTJ2K lossless RPCL */
+    "1.2.840.10008.1.2.4.70",  /* JPEG lossless SV1 */
+    "1.2.840.10008.1.2.4.57",  /* JPEG lossless */
+    "1.2.840.10008.1.2.4.90",  /* JPEG 2000 lossless */
+    "1.2.840.10008.1.2.4.81",  /* JPEG-LS near-lossless */
+    "1.2.840.10008.1.2.4.203", /* HTJ2K */
+    "1.2.840.10008.1.2.4.91",  /* JPEG 2000 */
+    "1.2.840.10008.1.2.4.51",  /* JPEG extended, 12 bits */
+    "1.2.840.10008.1.2.4.50",  /* JPEG baseline */
+    "1.2.840.10008.1.2.4.53",  /* retired JPEG processes that old archives hold */
+    "1.2.840.10008.1.2.4.55",
+};
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
+/* One connection and its thread. Listed in the SCP from its acceptance until just before it is closed. */
+struct worker {
+    struct dicom_scp *scp;
+    struct association *association;
+    struct worker *next;
+    uint64_t id;
+    bool is_open; /* accepted: holds an association slot */
+    bool interrupted;
+    _Atomic int64_t deadline_ms; /* monotonic */
+    struct shim_request request;
+    char peer[64];
+};
+
+struct dicom_scp {
+    struct listener *listener;
+    struct access *access;
+    dicom_sink *sink;
+    dicom_event_sink *events;
+    void *context;
+    size_t instance_bytes_max, associations_max;
+    int timeout_s;
+    uint64_t next_id;
+    pthread_t thread;
+    atomic_bool stopping;
+    pthread_mutex_t lock; /* of the list and the counts */
+    pthread_cond_t ended;
+    struct worker *workers;
+    size_t waiting, open;
+};
+
+/* ---- events ------------------------------------------------------------------------------------------ */
+
+static void tell(const struct worker *worker, enum dicom_event_kind kind, uint16_t status, const char *instance_uid,
+                 const char *detail) {
+    const struct dicom_event event = {.kind = kind,
+                                      .calling_aet = worker->request.calling_aet,
+                                      .called_aet = worker->request.called_aet,
+                                      .peer_address = worker->peer,
+                                      .sop_instance_uid = instance_uid,
+                                      .detail = detail,
+                                      .status = status,
+                                      .association_id = worker->id};
+    if (worker->scp->events != NULL)
+        worker->scp->events(worker->scp->context, &event);
+}
+
+/* ---- C-STORE ----------------------------------------------------------------------------------------- */
+
+static uint16_t status_of(enum err_kind kind) {
+    switch (kind) {
+    case ERR_NO_SPACE:
+    case ERR_MEMORY: return STATUS_OUT_OF_RESOURCES;
+    case ERR_UNSUPPORTED: return STATUS_CLASS_NOT_SUPPORTED;
+    case ERR_DENIED: return STATUS_NOT_AUTHORISED;
+    default: return STATUS_CANNOT_UNDERSTAND;
+    }
+}
+
+static bool is_our_class(const char *uid) {
+    for (size_t i = 0; i < COUNT(SOP_CLASSES); i++)
+        if (strcmp(uid, SOP_CLASSES[i]) == 0)
+            return true;
+    return false;
+}
+
+static bool check_command(const struct dicom_scp *scp, const struct command *command, uint16_t *status,
+                          struct err *err) {
+    if (strcmp(command->sop_class_uid, command->context_class_uid) != 0 || !is_our_class(command->sop_class_uid)) {
+        *status = STATUS_CLASS_NOT_SUPPORTED;
+        return err_set(err, ERR_UNSUPPORTED, "SOP class of the command is not the context's, or not CT");
+    }
+    if (command->too_large) {
+        *status = STATUS_OUT_OF_RESOURCES;
+        return err_set(err, ERR_LIMIT, "data set of more than %zu bytes", scp->instance_bytes_max);
+    }
+    if (!command->has_dataset || command->dataset.size == 0) {
+        *status = STATUS_CANNOT_UNDERSTAND;
+        return err_set(err, ERR_INPUT, "C-STORE without a data set");
+    }
+    return true;
+}
+
+/* True when the instance would survive a power cut; otherwise *status tells the peer and err the audit trail. */
+static bool store(struct worker *worker, const struct command *command, uint16_t *status, struct err *err) {
+    PULMO_SCOPED(bytes_free) struct bytes file = {0};
+    struct instance instance;
+    if (!check_command(worker->scp, command, status, err))
+        return false;
+    if (!command_wrap(command, worker->request.calling_aet, &file, err) ||
+        !dicom_instance_parse(file.data, file.size, &instance, err)) {
+        *status = err->kind == ERR_MEMORY ? STATUS_OUT_OF_RESOURCES : STATUS_CANNOT_UNDERSTAND;
+        return false;
+    }
+    if (strcmp(instance.sop_class_uid, command->sop_class_uid) != 0 ||
+        strcmp(instance.sop_instance_uid, command->sop_instance_uid) != 0) {
+        *status = STATUS_NOT_MATCHING;
+        return err_set(err, ERR_INPUT, "SOP class or instance of the data set is not the command's");
+    }
+    memcpy(instance.calling_aet, worker->request.calling_aet, sizeof instance.calling_aet);
+    memcpy(instance.called_aet, worker->request.called_aet, sizeof instance.called_aet);
+    memcpy(instance.peer_address, worker->peer, sizeof instance.peer_address);
+    if (!worker->scp->sink(worker->scp->context, &instance, err)) {
+        *status = status_of(err->kind);
+        return false;
+    }
+    return true;
+}
+
+static bool answer_store(struct worker *worker, const struct command *command, struct err *err) {
+    struct err why = {0};
+    uint16_t status = STATUS_SUCCESS;
+    if (!store(worker, command, &status, &why))
+        tell(worker, DICOM_EVENT_INSTANCE_REFUSED, status, command->sop_instance_uid, why.text);
+    return command_respond(worker->association, command, status, why.text, err);
+}
+
+/* ---- an association ---------------------------------------------------------------------------------- */
+
+static void set_deadline(struct worker *worker, int seconds) {
+    atomic_store(&worker->deadline_ms, pulmo_monotonic_ms() + (int64_t)seconds * 1000);
+}
+
+static bool answer(struct worker *worker, const struct command *command, struct err *err) {
+    switch (command->kind) {
+    case COMMAND_ECHO: return command_respond(worker->association, command, STATUS_SUCCESS, NULL, err);
+    case COMMAND_STORE: return answer_store(worker, command, err);
+    case COMMAND_OTHER: return command_respond(worker->association, command, STATUS_NO_SUCH_OPERATION, NULL, err);
+    default: return true; /* C-CANCEL is not answered */
+    }
+}
+
+/* Serves commands until the peer releases, aborts, breaks the protocol or falls silent. */
+static void serve(struct worker *worker) {
+    struct err err = {0};
+    for (bool more = true; more;) {
+        struct command command;
+        set_deadline(worker, worker->scp->timeout_s + TRANSFER_MAX_S);
+        if (!command_read(worker->association, worker->scp->instance_bytes_max, &command, &err))
+            break;
+        more = command.kind != COMMAND_RELEASE && command.kind != COMMAND_ABORT && answer(worker, &command, &err);
+        bytes_free(&command.dataset);
+    }
+    if (err.kind == ERR_INPUT || err.kind == ERR_LIMIT)
+        tell(worker, DICOM_EVENT_PROTOCOL_ERROR, 0, "", err.text);
+    tell(worker, DICOM_EVENT_ASSOCIATION_CLOSED, 0, "", err.kind != ERR_NONE ? err.text : "released or aborted");
+}
+
+static bool take_slot(struct worker *worker) {
+    struct dicom_scp *scp = worker->scp;
+    pthread_mutex_lock(&scp->lock);
+    const bool free_slot = scp->open < scp->associations_max && !atomic_load(&scp->stopping);
+    if (free_slot) {
+        worker->is_open = true;
+        scp->waiting--;
+        scp->open++;
+    }
+    pthread_mutex_unlock(&scp->lock);
+    return free_slot;
+}
+
+static bool reject(struct worker *worker, enum association_reject reason, const char *detail) {
+    association_reject(worker->association, reason);
+    tell(worker, DICOM_EVENT_ASSOCIATION_REJECTED, 0, "", detail);
+    return false;
+}
+
+/* AE titles that are none (control characters, say) are not passed on to the audit trail either. */
+static bool check_titles(struct worker *worker) {
+    struct shim_request *request = &worker->request;
+    const struct access *access = worker->scp->access;
+    if (!access_is_aet(request->calling_aet) || !access_is_aet(request->called_aet)) {
+        request->calling_aet[0] = request->called_aet[0] = '\0';
+        return reject(worker, REJECT_CALLING_AET, "an AE title with characters that none has");
+    }
+    if (!access_called_ok(access, request->called_aet))
+        return reject(worker, REJECT_CALLED_AET, "called AE title is not ours");
+    if (!access_calling_ok(access, request->calling_aet))
+        return reject(worker, REJECT_CALLING_AET, "calling AE title is not on the allow-list");
+    return true;
+}
+
+static bool open_association(struct worker *worker) {
+    struct err err = {0};
+    set_deadline(worker, worker->scp->timeout_s < HANDSHAKE_MAX_S ? worker->scp->timeout_s : HANDSHAKE_MAX_S);
+    if (!association_receive(worker->association, &worker->request, &err)) {
+        tell(worker, DICOM_EVENT_PROTOCOL_ERROR, 0, "", err.text);
+        return false;
+    }
+    if (!worker->request.is_dicom)
+        return reject(worker, REJECT_CONTEXT_NAME, "application context is not DICOM's");
+    if (!check_titles(worker))
+        return false;
+    if (!take_slot(worker))
+        return reject(worker, REJECT_LIMIT, "too many associations");
+    if (!association_accept(worker->association, SOP_CLASSES, COUNT(SOP_CLASSES), TRANSFER_SYNTAXES,
+                            COUNT(TRANSFER_SYNTAXES), &err)) {
+        tell(worker, DICOM_EVENT_PROTOCOL_ERROR, 0, "", err.text);
+        return false;
+    }
+    tell(worker, DICOM_EVENT_ASSOCIATION_OPENED, 0, "", "");
+    return true;
+}
+
+/* ---- threads ----------------------------------------------------------------------------------------- */
+
+/* Takes the worker off the list first: from then on no other thread touches its association. */
+static void end(struct worker *worker) {
+    struct dicom_scp *scp = worker->scp;
+    pthread_mutex_lock(&scp->lock);
+    struct worker **link = &scp->workers;
+    while (*link != worker)
+        link = &(*link)->next;
+    *link = worker->next;
+    pthread_mutex_unlock(&scp->lock);
+    const bool was_open = worker->is_open;
+    association_close(worker->association);
+    free(worker);
+    pthread_mutex_lock(&scp->lock);
+    if (was_open)
+        scp->open--;
+    else
+        scp->waiting--;
+    pthread_cond_broadcast(&scp->ended);
+    pthread_mutex_unlock(&scp->lock);
+}
+
+static void *run_worker(void *context) {
+    struct worker *worker = context;
+    if (open_association(worker))
+        serve(worker);
+    end(worker);
+    return NULL;
+}
+
+static bool may_wait(struct dicom_scp *scp, const char *peer) {
+    size_t same = 0;
+    pthread_mutex_lock(&scp->lock);
+    for (const struct worker *worker = scp->workers; worker != NULL; worker = worker->next)
+        same += !worker->is_open && strcmp(worker->peer, peer) == 0;
+    const bool ok = scp->waiting < WAITING_MAX && same < WAITING_MAX_AN_ADDRESS;
+    pthread_mutex_unlock(&scp->lock);
+    return ok;
+}
+
+static void list(struct worker *worker) {
+    struct dicom_scp *scp = worker->scp;
+    pthread_mutex_lock(&scp->lock);
+    worker->next = scp->workers;
+    scp->workers = worker;
+    scp->waiting++;
+    pthread_mutex_unlock(&scp->lock);
+}
+
+static bool start_thread(struct worker *worker) {
+    pthread_attr_t attributes;
+    pthread_t thread;
+    if (pthread_attr_init(&attributes) != 0)
+        return false;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    const bool started = pthread_create(&thread, &attributes, run_worker, worker) == 0;
+    pthread_attr_destroy(&attributes);
+    return started;
+}
+
+/* A peer that may not even wait is hung up on: to answer it, its request would have to be read. */
+static void turn_away(struct dicom_scp *scp, struct association *association, const char *detail) {
+    struct worker nobody = {.scp = scp, .association = association};
+    snprintf(nobody.peer, sizeof nobody.peer, "%s", association_peer(association));
+    tell(&nobody, DICOM_EVENT_ASSOCIATION_REJECTED, 0, "", detail);
+    association_close(association);
+}
+
+static void welcome(struct dicom_scp *scp, struct association *association) {
+    const char *peer = association_peer(association);
+    struct worker *worker = NULL;
+    if (!access_address_ok(scp->access, peer)) {
+        turn_away(scp, association, "address is not on the allow-list");
+        return;
+    }
+    if (!may_wait(scp, peer) || (worker = calloc(1, sizeof *worker)) == NULL) {
+        turn_away(scp, association, "too many connections that say nothing");
+        return;
+    }
+    worker->scp = scp;
+    worker->association = association;
+    worker->id = scp->next_id++;
+    snprintf(worker->peer, sizeof worker->peer, "%s", peer);
+    set_deadline(worker, HANDSHAKE_MAX_S);
+    list(worker);
+    if (!start_thread(worker)) {
+        tell(worker, DICOM_EVENT_ASSOCIATION_REJECTED, 0, "", "no thread to be had");
+        end(worker);
+    }
+}
+
+static void interrupt_late(struct dicom_scp *scp, int64_t now_ms) {
+    pthread_mutex_lock(&scp->lock);
+    for (struct worker *worker = scp->workers; worker != NULL; worker = worker->next) {
+        if (!worker->interrupted && now_ms > atomic_load(&worker->deadline_ms)) {
+            worker->interrupted = true;
+            association_interrupt(worker->association);
+        }
+    }
+    pthread_mutex_unlock(&scp->lock);
+}
+
+static void *run_accept(void *context) {
+    struct dicom_scp *scp = context;
+    while (!atomic_load(&scp->stopping)) {
+        struct association *association = NULL;
+        struct err err = {0};
+        if (!association_take(scp->listener, ACCEPT_WAIT_MS, &association, &err))
+            nanosleep(&(struct timespec){.tv_nsec = ACCEPT_WAIT_MS * 1000000L}, NULL);
+        else if (association != NULL)
+            welcome(scp, association);
+        interrupt_late(scp, pulmo_monotonic_ms());
+    }
+    return NULL;
+}
+
+/* ---- start and stop ---------------------------------------------------------------------------------- */
+
+static void scp_free(struct dicom_scp *scp) {
+    listener_close(scp->listener);
+    access_free(scp->access);
+    pthread_cond_destroy(&scp->ended);
+    pthread_mutex_destroy(&scp->lock);
+    free(scp);
+}
+
+static bool open_listener(struct dicom_scp *scp, const struct dicom_scp_config *config, struct err *err) {
+    struct shim_tls tls;
+    struct listener_config listener = {.port = config->port,
+                                       .bind_address = config->bind_address,
+                                       .pdu_bytes_max = config->pdu_bytes_max,
+                                       .timeout_s = scp->timeout_s};
+    if (config->tls != NULL) {
+        if (config->tls->key_file == NULL || config->tls->certificate_file == NULL)
+            return err_set(err, ERR_CONFIG, "DICOM TLS needs a key and a certificate");
+        if (config->tls->require_peer_certificate && config->tls->ca_file == NULL)
+            return err_set(err, ERR_CONFIG, "peers' certificates cannot be checked without a CA file");
+        tls = (struct shim_tls){config->tls->key_file, config->tls->certificate_file, config->tls->ca_file,
+                                config->tls->require_peer_certificate};
+        listener.tls = &tls;
+    }
+    scp->listener = listener_open(&listener, err);
+    return scp->listener != NULL;
+}
+
+struct dicom_scp *dicom_scp_start(const struct dicom_scp_config *config, dicom_sink *sink, dicom_event_sink *events,
+                                  void *context, struct err *err) {
+    struct dicom_scp *scp = pulmo_alloc(1, sizeof *scp, err);
+    if (scp == NULL)
+        return NULL;
+    pthread_mutex_init(&scp->lock, NULL);
+    pthread_cond_init(&scp->ended, NULL);
+    scp->sink = sink;
+    scp->events = events;
+    scp->context = context;
+    scp->timeout_s = config->timeout_s > 0 ? config->timeout_s : 30;
+    scp->instance_bytes_max = config->instance_bytes_max > 0 ? config->instance_bytes_max : (size_t)256 << 20;
+    scp->associations_max = config->associations_max > 0 ? config->associations_max : ASSOCIATIONS_DEFAULT;
+    scp->next_id = (uint64_t)pulmo_now_ms() << 16; /* not used again after a restart */
+    scp->access = access_new(config, err);
+    if (scp->access == NULL || !open_listener(scp, config, err)) {
+        scp_free(scp);
+        return NULL;
+    }
+    if (pthread_create(&scp->thread, NULL, run_accept, scp) != 0) {
+        err_set(err, ERR_MEMORY, "no thread for DICOM reception");
+        scp_free(scp);
+        return NULL;
+    }
+    return scp;
+}
+
+uint16_t dicom_scp_port(const struct dicom_scp *scp) {
+    return listener_port(scp->listener);
+}
+
+static bool wait_until_empty(struct dicom_scp *scp, int64_t wait_ms) {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += wait_ms / 1000;
+    bool timed_out = false;
+    while (scp->open + scp->waiting > 0 && !timed_out)
+        timed_out = pthread_cond_timedwait(&scp->ended, &scp->lock, &until) != 0;
+    return scp->open + scp->waiting == 0;
+}
+
+void dicom_scp_stop(struct dicom_scp *scp) {
+    if (scp == NULL)
+        return;
+    atomic_store(&scp->stopping, true);
+    pthread_join(scp->thread, NULL);
+    pthread_mutex_lock(&scp->lock);
+    if (!wait_until_empty(scp, DRAIN_MS)) {
+        for (struct worker *worker = scp->workers; worker != NULL; worker = worker->next)
+            association_interrupt(worker->association);
+        while (scp->open + scp->waiting > 0)
+            pthread_cond_wait(&scp->ended, &scp->lock);
+    }
+    pthread_mutex_unlock(&scp->lock);
+    scp_free(scp);
+}
