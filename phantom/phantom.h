@@ -8,9 +8,9 @@
 #define PHANTOM_NODULES_MAX 16
 struct phantom_config {
     uint64_t seed;
-    int32_t slices;     /* 0 = as many as cover the lungs */
-    uint32_t nodules;   /* 0 .. PHANTOM_NODULES_MAX */
-    double spacing_mm;  /* slice spacing; 0 = 2.5 */
+    int32_t slices;    /* 0 = as many as cover the lungs */
+    uint32_t nodules;  /* 0 .. PHANTOM_NODULES_MAX */
+    double spacing_mm; /* slice spacing; 0 = 2.5 */
 };
 struct phantom_nodule {
     double center_lps_mm[3];
