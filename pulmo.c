@@ -71,8 +71,9 @@ void bytes_free(struct bytes *bytes) {
 bool bytes_append(struct bytes *bytes, const void *data, size_t size, size_t size_max, struct err *err) {
     if (size > size_max || bytes->size > size_max - size)
         return err_set(err, ERR_LIMIT, "more than %zu bytes", size_max);
-    /* Capacity is the next power of two, so that appending costs amortised constant time: to ask for the same size again
-     * is free. Asked for each time, because the bytes may have come from elsewhere (a file) with no room to spare. */
+    /* Capacity is the next power of two, so that appending costs amortised constant time: to ask for the same size
+     * again is free. Asked for each time, because the bytes may have come from elsewhere (a file) with no room to
+     * spare. */
     size_t needed = bytes->size + size, capacity = 64;
     while (capacity < needed)
         capacity *= 2;

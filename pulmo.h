@@ -188,7 +188,7 @@ struct instance {
     char study_description[256], series_description[256], modality[20]; /* UTF-8 */
     int64_t instance_number;
     uint64_t association_id; /* as in dicom_event; 0 = none: a file or a STOW part */
-    const uint8_t *part10; /* preamble (zeroed), file meta information, data set as received */
+    const uint8_t *part10;   /* preamble (zeroed), file meta information, data set as received */
     size_t part10_size;
 };
 

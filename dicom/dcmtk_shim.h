@@ -30,14 +30,20 @@ bool shim_dataset_write(const struct shim_dataset *dataset, const char *transfer
 const char *shim_dataset_transfer_syntax(const struct shim_dataset *dataset); /* of the parsed file; borrowed */
 
 bool shim_put_string(struct shim_dataset *dataset, uint32_t tag, const char *value, struct err *err) PULMO_MUST_USE;
-bool shim_put_u16(struct shim_dataset *dataset, uint32_t tag, const uint16_t *values, size_t count, struct err *err) PULMO_MUST_USE;
+bool shim_put_u16(struct shim_dataset *dataset, uint32_t tag, const uint16_t *values, size_t count,
+                  struct err *err) PULMO_MUST_USE;
 /* UL; AT too, each value (group << 16) | element. */
-bool shim_put_u32(struct shim_dataset *dataset, uint32_t tag, const uint32_t *values, size_t count, struct err *err) PULMO_MUST_USE;
-bool shim_put_f32(struct shim_dataset *dataset, uint32_t tag, const float *values, size_t count, struct err *err) PULMO_MUST_USE;
-bool shim_put_f64(struct shim_dataset *dataset, uint32_t tag, const double *values, size_t count, struct err *err) PULMO_MUST_USE;
-bool shim_put_bytes(struct shim_dataset *dataset, uint32_t tag, const void *data, size_t size, struct err *err) PULMO_MUST_USE;
+bool shim_put_u32(struct shim_dataset *dataset, uint32_t tag, const uint32_t *values, size_t count,
+                  struct err *err) PULMO_MUST_USE;
+bool shim_put_f32(struct shim_dataset *dataset, uint32_t tag, const float *values, size_t count,
+                  struct err *err) PULMO_MUST_USE;
+bool shim_put_f64(struct shim_dataset *dataset, uint32_t tag, const double *values, size_t count,
+                  struct err *err) PULMO_MUST_USE;
+bool shim_put_bytes(struct shim_dataset *dataset, uint32_t tag, const void *data, size_t size,
+                    struct err *err) PULMO_MUST_USE;
 /* Appends an item to a sequence (made when absent); the item is borrowed. An empty sequence: item = NULL. */
-bool shim_put_item(struct shim_dataset *dataset, uint32_t sequence_tag, struct shim_dataset **item, struct err *err) PULMO_MUST_USE;
+bool shim_put_item(struct shim_dataset *dataset, uint32_t sequence_tag, struct shim_dataset **item,
+                   struct err *err) PULMO_MUST_USE;
 /* Copies one attribute (with sequences) from another data set, as UTF-8; absent = nothing is done, true. Specific
  * Character Set itself is never copied. */
 bool shim_copy(struct shim_dataset *to, const struct shim_dataset *from, uint32_t tag, struct err *err) PULMO_MUST_USE;
@@ -59,11 +65,11 @@ bool shim_get_bytes(const struct shim_dataset *dataset, uint32_t tag, const uint
 size_t shim_item_count(const struct shim_dataset *dataset, uint32_t sequence_tag);
 struct shim_dataset *shim_item(const struct shim_dataset *dataset, uint32_t sequence_tag, size_t index); /* borrowed */
 
-/* What dicom/dataset.c builds on: inflates raw deflate; reads a data set of a syntax up to a tag (deflated ones inflated
- * before); appends a data set without meta information. */
+/* What dicom/dataset.c builds on: inflates raw deflate; reads a data set of a syntax up to a tag (deflated ones
+ * inflated before); appends a data set without meta information. */
 bool shim_inflate(const void *data, size_t size, size_t size_max, struct bytes *out, struct err *err) PULMO_MUST_USE;
-struct shim_dataset *shim_dataset_read(const void *data, size_t size, const char *transfer_syntax_uid, uint32_t stop_tag,
-                                       struct err *err);
+struct shim_dataset *shim_dataset_read(const void *data, size_t size, const char *transfer_syntax_uid,
+                                       uint32_t stop_tag, struct err *err);
 bool shim_dataset_write_body(const struct shim_dataset *dataset, const char *transfer_syntax_uid, struct bytes *out,
                              struct err *err) PULMO_MUST_USE;
 
@@ -71,9 +77,11 @@ bool shim_dataset_write_body(const struct shim_dataset *dataset, const char *tra
 
 /* dicom/pixels.c: decodes one frame of a monochrome image to int32 stored values, sign-extended from Bits Stored, in
  * every syntax (JPEG 2000 and HTJ2K by OpenJPEG, the rest by DCMTK). count must be rows * columns. */
-bool shim_frame_decode(const struct shim_dataset *dataset, size_t frame, int32_t *out, size_t count, struct err *err) PULMO_MUST_USE;
+bool shim_frame_decode(const struct shim_dataset *dataset, size_t frame, int32_t *out, size_t count,
+                       struct err *err) PULMO_MUST_USE;
 /* dicom/pixels.c: the compressed bytes of one frame, its fragments joined. */
-bool shim_frame_fragments(const struct shim_dataset *dataset, size_t frame, struct bytes *out, struct err *err) PULMO_MUST_USE;
+bool shim_frame_fragments(const struct shim_dataset *dataset, size_t frame, struct bytes *out,
+                          struct err *err) PULMO_MUST_USE;
 /* Fragments of encapsulated Pixel Data; index 0 is the Basic Offset Table; false = absent or empty. Borrowed. */
 size_t shim_fragment_count(const struct shim_dataset *dataset);
 bool shim_fragment(const struct shim_dataset *dataset, size_t index, const uint8_t **data, size_t *size);
@@ -92,7 +100,7 @@ void shim_uid_new(char out[DICOM_UID_SIZE]); /* under this product's root, uniqu
 
 /* ---- network: the DICOM upper layer; dicom/association.h builds on it --------------------------------- */
 
-struct shim_tls { /* NULL where plain TCP is meant */
+struct shim_tls {                            /* NULL where plain TCP is meant */
     const char *key_file, *certificate_file; /* PEM */
     const char *ca_file;                     /* NULL = peers need no certificate */
     bool require_peer_certificate;
@@ -110,8 +118,8 @@ struct shim_request {
     char calling_aet[DICOM_AET_SIZE], called_aet[DICOM_AET_SIZE];
     bool is_dicom; /* asked for the DICOM application context, PS3.7 A.2.1 */
 };
-struct shim_dul *shim_dul_receive(struct shim_network *network, int socket, uint32_t pdu_bytes, struct shim_request *out,
-                                  struct err *err);
+struct shim_dul *shim_dul_receive(struct shim_network *network, int socket, uint32_t pdu_bytes,
+                                  struct shim_request *out, struct err *err);
 /* Accepts the presentation contexts of C-ECHO and of every SOP class in sop_class_uids with the first syntax in
  * transfer_syntax_uids that was proposed. */
 bool shim_dul_accept(struct shim_dul *dul, const char *const *sop_class_uids, size_t sop_classes,

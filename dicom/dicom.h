@@ -14,8 +14,11 @@
 typedef bool dicom_sink(void *context, const struct instance *instance, struct err *err);
 
 enum dicom_event_kind {
-    DICOM_EVENT_ASSOCIATION_OPENED, DICOM_EVENT_ASSOCIATION_CLOSED, DICOM_EVENT_ASSOCIATION_REJECTED,
-    DICOM_EVENT_INSTANCE_REFUSED, DICOM_EVENT_PROTOCOL_ERROR
+    DICOM_EVENT_ASSOCIATION_OPENED,
+    DICOM_EVENT_ASSOCIATION_CLOSED,
+    DICOM_EVENT_ASSOCIATION_REJECTED,
+    DICOM_EVENT_INSTANCE_REFUSED,
+    DICOM_EVENT_PROTOCOL_ERROR
 };
 struct dicom_event { /* borrowed; for the audit trail: no patient data */
     enum dicom_event_kind kind;
@@ -33,9 +36,9 @@ struct dicom_scp_config {
     uint16_t port; /* 0 = any free one */
     const char *bind_address;
     const char *ae_title;
-    const char *called_aets;   /* comma-separated; empty = only ae_title */
-    const char *calling_aets;  /* comma-separated allow-list; empty = all */
-    const char *addresses;     /* comma-separated addresses or CIDR networks; empty = all */
+    const char *called_aets;     /* comma-separated; empty = only ae_title */
+    const char *calling_aets;    /* comma-separated allow-list; empty = all */
+    const char *addresses;       /* comma-separated addresses or CIDR networks; empty = all */
     const struct dicom_tls *tls; /* NULL = plain */
     uint32_t associations_max;
     size_t instance_bytes_max;
@@ -102,7 +105,8 @@ struct dicom_ct_write_config {
     const char *patient_name, *patient_id, *study_description, *series_description;
     uint64_t seed; /* UIDs are derived from it, so the same phantom is the same study */
 };
-bool dicom_ct_write(const struct volume *volume, const struct dicom_ct_write_config *config, struct err *err) PULMO_MUST_USE;
+bool dicom_ct_write(const struct volume *volume, const struct dicom_ct_write_config *config,
+                    struct err *err) PULMO_MUST_USE;
 
 /* ---- results: dicom/seg.c, dicom/sr.c ---------------------------------------------------------------- */
 
@@ -126,11 +130,12 @@ struct dicom_report {
     const char *device_observer_uid; /* one per installation */
     int64_t time_ms;                 /* content date and time, and the UIDs' seed: the same report has the same bytes */
     /* signed reports */
-    const char *verifier_name, *verifier_organization; /* NULL = unsigned */
+    const char *verifier_name, *verifier_organization;                 /* NULL = unsigned */
     const char *predecessor_sop_instance_uid, *predecessor_series_uid; /* NULL = none */
 };
 /* Segmentation (…66.4), one finding a segment; ERR_INPUT when there is no finding with a mask. */
-bool dicom_seg_write(const struct dicom_report *report, struct bytes *out, char sop_instance_uid[DICOM_UID_SIZE], struct err *err) PULMO_MUST_USE;
+bool dicom_seg_write(const struct dicom_report *report, struct bytes *out, char sop_instance_uid[DICOM_UID_SIZE],
+                     struct err *err) PULMO_MUST_USE;
 /* Comprehensive 3D SR, TID 1500. seg_part10: the SEG its groups refer to, or NULL. */
 bool dicom_sr_write(const struct dicom_report *report, const struct bytes *seg_part10, struct bytes *out,
                     char sop_instance_uid[DICOM_UID_SIZE], struct err *err) PULMO_MUST_USE;

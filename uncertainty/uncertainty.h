@@ -5,9 +5,9 @@
 #include "infer/infer.h"
 
 struct uncertainty_config {
-    uint64_t seed;   /* of the study */
-    uint32_t passes; /* 1 .. FINDING_PASSES_MAX */
-    double dropout;  /* negative = the model's */
+    uint64_t seed;          /* of the study */
+    uint32_t passes;        /* 1 .. FINDING_PASSES_MAX */
+    double dropout;         /* negative = the model's */
     double operating_point; /* negative = the model's */
 };
 
@@ -16,7 +16,8 @@ struct uncertainty_config {
  * passes (REFERENCE 2), pass_probabilities, texture, diameter, reported, review; sorts best first and numbers ids.
  * With dropout 0 all passes are equal: the interval is empty and the mutual information is 0. */
 bool uncertainty_estimate(struct infer_session *session, const struct volume *iso,
-                          const struct uncertainty_config *config, struct findings *inout, struct err *err) PULMO_MUST_USE;
+                          const struct uncertainty_config *config, struct findings *inout,
+                          struct err *err) PULMO_MUST_USE;
 
 /* The statistics alone: fills the fields above from pass_count logits of stage 2 and the detector's logit. */
 void uncertainty_summarise(const struct infer_model_info *model, const float *logits, uint32_t pass_count,
