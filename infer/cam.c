@@ -6,7 +6,8 @@
 #include "infer/gradient.h"
 #include "infer/session.h"
 
-/* The tile lies on the stride-8 lattice of the whole volume, as the detector's own tiles do. */
+/* Strides up to 8: the tile lies on the lattice of the detector's own tiles, whose starts are -margin modulo 8 where
+ * tile - 2 margin is a multiple of 8. */
 #define LATTICE 8
 
 struct view {
@@ -22,7 +23,8 @@ static bool view_find(const struct infer_model *model, const struct volume *iso,
     for (int axis = 0; axis < 3; axis++) {
         if (!(fabs(ijk[axis]) < 1e6))
             return err_set(err, ERR_INPUT, "the candidate lies %g voxels away", ijk[axis]);
-        out->start[axis] = LATTICE * (int64_t)rint((ijk[axis] - model->tile / 2.0) / LATTICE);
+        double corner = ijk[axis] - model->tile / 2.0 + model->margin;
+        out->start[axis] = LATTICE * (int64_t)rint(corner / LATTICE) - model->margin;
         double inside = ijk[axis] - (double)out->start[axis];
         out->cell[2 - axis] = (int64_t)rint((inside - (MODEL_STRIDE - 1) / 2.0) / MODEL_STRIDE);
     }

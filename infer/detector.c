@@ -10,11 +10,8 @@
 #define OFFSET_MAX_MM 8.0F
 #define LOG_DIAMETER_MIN 0.7F
 #define LOG_DIAMETER_MAX 4.4F
-#define LUNG_REACH_MM 3
+#define LUNG_REACH_MM 3.0
 #define MARK_LEAST_MM 6.0
-/* Beyond this distance to any lung no cell can become a mark, nor be the neighbour of one that can: the lungs' reach,
- * the greatest offset along a diagonal (8 sqrt 3) and a cell's diagonal (4 sqrt 3), rounded up. */
-#define TILE_REACH_MM 24
 
 struct detection {
     struct infer_session *session;
@@ -49,23 +46,6 @@ static bool detection_begin(struct detection *detection, struct err *err) {
 
 /* ---- tiles ----------------------------------------------------------------------------------------------------- */
 
-/* Whether the box [low, high) of voxels (k, j, i), clipped to the grid, holds lung. */
-static bool box_has_lung(const struct mask *lungs, const int64_t low[3], const int64_t high[3]) {
-    int64_t from[3], to[3];
-    for (int axis = 0; axis < 3; axis++) {
-        int64_t side = lungs->grid.size_ijk[2 - axis];
-        from[axis] = low[axis] < 0 ? 0 : low[axis];
-        to[axis] = high[axis] > side ? side : high[axis];
-    }
-    int64_t columns = lungs->grid.size_ijk[0], rows = lungs->grid.size_ijk[1];
-    for (int64_t k = from[0]; k < to[0]; k++)
-        for (int64_t j = from[1]; j < to[1]; j++)
-            for (int64_t i = from[2]; i < to[2]; i++)
-                if (lungs->voxel[(k * rows + j) * columns + i])
-                    return true;
-    return false;
-}
-
 /* Copies the inner cells of one output channel into its whole-volume map. */
 static void cells_keep(struct detection *detection, const float *tile_map, const int64_t tile[3], float *map) {
     const struct infer_model *model = detection->session->model;
@@ -88,18 +68,13 @@ static bool tile_run(void *context, unsigned worker, size_t index, struct err *e
     struct detection *detection = context;
     const struct infer_model *model = detection->session->model;
     struct runner *runner = detection->session->detector.runners[worker];
-    int64_t inner = inner_side(model), number = (int64_t)index, tile[3], low[3], high[3];
+    int64_t inner = inner_side(model), number = (int64_t)index, tile[3], start[3];
     for (int axis = 2; axis >= 0; axis--) {
         tile[axis] = number % detection->tiles[axis];
         number /= detection->tiles[axis];
-        low[axis] = tile[axis] * inner - TILE_REACH_MM;
-        high[axis] = (tile[axis] + 1) * inner + TILE_REACH_MM;
+        start[2 - axis] = tile[axis] * inner - model->margin;
     }
-    if (!box_has_lung(detection->lungs, low, high))
-        return true;
-    int64_t start[3];
-    for (int axis = 0; axis < 3; axis++)
-        start[axis] = tile[2 - axis] * inner - model->margin;
+    /* Outside the lungs and their surroundings the prepared volume is empty, and so is the map. */
     if (!infer_frame_cut(detection->iso, start, model->tile, infer_runner_input(runner, 0)))
         return true;
     if (!infer_runner_run(runner, NULL, err))
@@ -164,25 +139,37 @@ static float clip(float value, float low, float high) {
     return value < low ? low : value > high ? high : value;
 }
 
-/* Lung within LUNG_REACH_MM of the nearest voxel. */
-static bool near_lung(const struct mask *lungs, const double at[3]) {
-    int64_t low[3], centre[3];
-    const int32_t *size = lungs->grid.size_ijk;
-    for (int axis = 0; axis < 3; axis++) {
-        double nearest = rint(at[axis]), last = size[2 - axis] - 1; /* rint: half to even */
-        centre[axis] = (int64_t)(nearest < 0 ? 0 : nearest > last ? last : nearest);
-        low[axis] = centre[axis] - LUNG_REACH_MM;
-    }
-    int span = 2 * LUNG_REACH_MM + 1;
-    for (int n = 0; n < span * span * span; n++) {
-        int dk = n / (span * span) - LUNG_REACH_MM, dj = n / span % span - LUNG_REACH_MM, di = n % span - LUNG_REACH_MM;
-        int64_t k = low[0] + dk + LUNG_REACH_MM, j = low[1] + dj + LUNG_REACH_MM, i = low[2] + di + LUNG_REACH_MM;
-        if (dk * dk + dj * dj + di * di > LUNG_REACH_MM * LUNG_REACH_MM || k < 0 || j < 0 || i < 0 || k >= size[2] ||
-            j >= size[1] || i >= size[0])
-            continue;
-        if (lungs->voxel[(k * size[1] + j) * size[0] + i])
+/* Whether a row of the mask holds lung in [low, high], clipped to the grid. */
+static bool row_has_lung(const uint8_t *row, int64_t columns, int64_t low, int64_t high) {
+    low = low < 0 ? 0 : low;
+    high = high < columns ? high : columns - 1;
+    for (int64_t i = low; i <= high; i++)
+        if (row[i])
             return true;
+    return false;
+}
+
+/* Lung within the mark's radius, at least LUNG_REACH_MM, of its nearest voxel: a tumour in the pleura touches the
+ * lung, but its centre need not lie near it. */
+static bool near_lung(const struct mask *lungs, const struct mark *mark) {
+    int64_t centre[3];
+    const int32_t *size = lungs->grid.size_ijk;
+    double reach = fmax(LUNG_REACH_MM, mark->diameter_mm / 2);
+    for (int axis = 0; axis < 3; axis++) {
+        double voxel = rint(mark->at[axis]), last = size[2 - axis] - 1; /* rint: half to even */
+        centre[axis] = (int64_t)(voxel < 0 ? 0 : voxel > last ? last : voxel);
     }
+    int64_t span = (int64_t)reach;
+    for (int64_t dk = -span; dk <= span; dk++)
+        for (int64_t dj = -span; dj <= span; dj++) {
+            int64_t k = centre[0] + dk, j = centre[1] + dj;
+            double rest = reach * reach - (double)(dk * dk + dj * dj);
+            if (rest < 0 || k < 0 || j < 0 || k >= size[2] || j >= size[1])
+                continue;
+            int64_t wide = (int64_t)sqrt(rest);
+            if (row_has_lung(lungs->voxel + (k * size[1] + j) * size[0], size[0], centre[2] - wide, centre[2] + wide))
+                return true;
+        }
     return false;
 }
 
@@ -208,7 +195,7 @@ static bool find_marks(const struct detection *detection, struct marks *marks, s
                 if ((double)detection->maps[cell] < logit_min || !is_peak(detection->maps, detection->cells, at))
                     continue;
                 struct mark mark = mark_of(detection, at);
-                if (near_lung(detection->lungs, mark.at) && !mark_add(marks, &mark, err))
+                if (near_lung(detection->lungs, &mark) && !mark_add(marks, &mark, err))
                     return false;
             }
     return true;
