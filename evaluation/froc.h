@@ -1,0 +1,35 @@
+/* Matching of marks to nodules, and the FROC curve of what it gives. Internal to evaluation/. */
+#ifndef EVALUATION_FROC_H
+#define EVALUATION_FROC_H
+
+#include "evaluation/dataset.h"
+#include "evaluation/evaluation.h"
+
+/* One point that the curve counts: a nodule that was found, with its best mark's score, or a false positive. */
+struct outcome {
+    double score;
+    size_t scan;
+    bool hit;
+};
+struct outcomes {
+    struct outcome *items; /* owned; highest score first */
+    size_t count, scans;
+    uint32_t *nodules; /* owned, [scans]: included nodules, found or not */
+    size_t hits, false_positives, ignored, duplicates;
+};
+bool outcomes_match(const struct dataset *dataset, uint32_t max_marks, struct outcomes *out,
+                    struct err *err) PULMO_MUST_USE;
+void outcomes_free(struct outcomes *outcomes);
+
+/* Sensitivity at the seven rates and their mean, each scan counted weight[scan] times (NULL: once).
+ * False when the weighted scans hold no nodule: all are zero then. */
+struct froc_summary {
+    double sensitivity[EVALUATION_POINTS], cpm;
+};
+bool froc_summarise(const struct outcomes *outcomes, const uint32_t *weight, struct froc_summary *out);
+/* The whole curve, from (0, 0), one point a distinct score. */
+bool froc_curve(const struct outcomes *outcomes, struct evaluation *out, struct err *err) PULMO_MUST_USE;
+
+extern const double froc_rates[EVALUATION_POINTS];
+
+#endif
