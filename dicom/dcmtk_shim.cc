@@ -2,6 +2,7 @@
  * decide above it. Every entry is wrapped by guarded(): no exception and no type of DCMTK leaves. */
 #include "dicom/dcmtk_shim.h"
 
+#include "dicom/guard.h"
 #include "dicom/socket.h"
 
 #include <dcmtk/config/osconfig.h>
@@ -22,12 +23,15 @@
 #include <dcmtk/dcmnet/dcmlayer.h>
 #include <dcmtk/dcmnet/dcmtrans.h>
 #include <dcmtk/dcmtls/tlslayer.h>
+#include <dcmtk/dcmtls/tlstrans.h>
 #include <dcmtk/oflog/oflog.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <openssl/ssl.h>
 #include <string>
 #include <unistd.h>
 #include <vector>
@@ -128,21 +132,14 @@ std::string character_set_of(DcmItem *item) {
     return "";
 }
 
-bool is_utf8_already(const std::string &character_set) {
-    return character_set.empty() || character_set == "ISO_IR 6" || character_set == "ISO_IR 192";
-}
-
-bool is_ascii(const OFString &text) {
-    for (const char c : text)
-        if (static_cast<unsigned char>(c) >= 0x80 || c == 0x1B)
-            return false;
-    return true;
+bool is_foreign(char c) { /* not ASCII, or the begin of an escape sequence */
+    return static_cast<unsigned char>(c) >= 0x80 || c == 0x1B;
 }
 
 /* What cannot be converted is shown as question marks: a report must not carry invalid UTF-8. */
 OFString to_utf8(const struct shim_dataset *dataset, DcmElement *element, const OFString &text) {
     OFString out;
-    if (is_ascii(text))
+    if (std::none_of(text.begin(), text.end(), is_foreign))
         return text;
     const std::string source = character_set_of(dataset->item);
     DcmSpecificCharacterSet converter;
@@ -150,7 +147,7 @@ OFString to_utf8(const struct shim_dataset *dataset, DcmElement *element, const 
     if (converter.selectCharacterSet(source.c_str()).good() && converter.convertString(text, out, delimiters).good())
         return out;
     for (const char c : text)
-        out += static_cast<unsigned char>(c) >= 0x80 || c == 0x1B ? '?' : c;
+        out += is_foreign(c) ? '?' : c;
     return out;
 }
 
@@ -168,10 +165,7 @@ struct shim_dataset *shim_dataset_new(struct err *err) {
 }
 
 void shim_dataset_free(struct shim_dataset *dataset) {
-    guarded(nullptr, [&] {
-        delete dataset;
-        return true;
-    });
+    value_or(0, [&] { return delete dataset, 0; });
 }
 
 bool shim_inflate(const void *data, size_t size, size_t size_max, struct bytes *out, struct err *err) {
@@ -325,7 +319,7 @@ bool shim_copy(struct shim_dataset *to, const struct shim_dataset *from, uint32_
             return EC_Normal;
         std::unique_ptr<DcmElement> copy(OFstatic_cast(DcmElement *, element->clone()));
         const std::string source = character_set_of(from->item);
-        if (!is_utf8_already(source)) {
+        if (!source.empty() && source != "ISO_IR 192") {
             DcmSpecificCharacterSet converter;
             OFCondition condition = converter.selectCharacterSet(source.c_str());
             condition = condition.good() ? copy->convertCharacterSet(converter) : condition;
@@ -346,10 +340,7 @@ bool shim_remove(struct shim_dataset *dataset, uint32_t tag) {
 bool shim_vr(const struct shim_dataset *dataset, uint32_t tag, char vr[3]) {
     return guarded(nullptr, [&] {
         DcmElement *element = find(dataset, tag);
-        if (element == nullptr)
-            return false;
-        snprintf(vr, 3, "%s", DcmVR(element->getVR()).getValidVRName());
-        return true;
+        return element != nullptr && snprintf(vr, 3, "%s", DcmVR(element->getVR()).getValidVRName()) == 2;
     });
 }
 
@@ -529,13 +520,43 @@ bool close_door() {
     return held;
 }
 
+/* A connection of a server: the first request is checked before DCMTK sees it, dicom/guard.h. */
+template <class Base> class Guarded : public Base {
+  public:
+    using Base::Base;
+    ~Guarded() override {
+        guard_free(&guard);
+    }
+    ssize_t read(void *buffer, size_t size) override {
+        return guard_read(&guard, buffer, size, read_base, this);
+    }
+    OFBool networkDataAvailable(int timeout) override {
+        return guard_has_bytes(&guard) || Base::networkDataAvailable(timeout);
+    }
+
+  private:
+    static ssize_t read_base(void *self, void *buffer, size_t size) {
+        return static_cast<Guarded *>(self)->Base::read(buffer, size);
+    }
+    struct guard guard = {};
+};
+
 template <class Base> class Layer : public Base {
   public:
     using Base::Base;
     DcmTransportConnection *createConnection(DcmNativeSocketType socket, OFBool secure) override {
-        close_door();
+        const bool is_server = close_door();
         socket_set_nodelay(socket);
-        return Base::createConnection(socket, secure);
+        if (!is_server)
+            return Base::createConnection(socket, secure);
+        if constexpr (std::is_same<Base, DcmTLSTransportLayer>::value) {
+            SSL *ssl = SSL_new(this->getNativeHandle());
+            if (ssl != nullptr && SSL_set_fd(ssl, socket) == 1)
+                return new Guarded<DcmTLSConnection>(socket, ssl);
+            SSL_free(ssl);
+            return nullptr;
+        }
+        return new Guarded<DcmTCPConnection>(socket);
     }
 };
 
