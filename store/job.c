@@ -12,14 +12,15 @@
 
 /* Due, of a wanted kind, its study complete, and no other job of that kind and study running. ?1 now, ?2 kinds, ?3
  * lease, ?4 longest wait. */
-#define JOB_DUE                                                                                                   \
-    " FROM job JOIN study USING (study_uid) WHERE state IN ('queued', 'leased') AND (?2 >> kind) & 1"             \
-    " AND ((state = 'queued' AND (due_ms <= ?1 OR due_ms > ?1 + ?4))"                                             \
-    "  OR (state = 'leased' AND (leased_until_ms <= ?1 OR leased_until_ms > ?1 + ?3)))"                           \
-    " AND (kind = 3 OR study.revision = study.queued_revision)"                                                   \
-    " AND NOT EXISTS (SELECT 1 FROM job AS other WHERE other.study_uid = job.study_uid AND other.kind = job.kind" \
-    "  AND other.id <> job.id AND other.state = 'leased' AND kind <> 3"                                           \
-    "  AND other.leased_until_ms > ?1 AND other.leased_until_ms <= ?1 + ?3)"                                      \
+#define JOB_DUE                                                                                                        \
+    " FROM job INDEXED BY job_open JOIN study USING (study_uid) WHERE state IN ('queued', 'leased') AND (?2 >> kind) " \
+    "& 1"                                                                                                              \
+    " AND ((state = 'queued' AND (due_ms <= ?1 OR due_ms > ?1 + ?4))"                                                  \
+    "  OR (state = 'leased' AND (leased_until_ms <= ?1 OR leased_until_ms > ?1 + ?3)))"                                \
+    " AND (kind = 3 OR study.revision = study.queued_revision)"                                                        \
+    " AND NOT EXISTS (SELECT 1 FROM job AS other WHERE other.study_uid = job.study_uid AND other.kind = job.kind"      \
+    "  AND other.id <> job.id AND other.state = 'leased' AND kind <> 3"                                                \
+    "  AND other.leased_until_ms > ?1 AND other.leased_until_ms <= ?1 + ?3)"                                           \
     " ORDER BY job.id LIMIT 1"
 
 struct due {

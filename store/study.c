@@ -89,18 +89,22 @@ bool store_study_get(struct store *store, const char *study_uid, struct store_st
     return true;
 }
 
-/* A study without a current instance (all were conflicts, or moved to another study) has nothing to show. */
+#define STUDY_ORDER " ORDER BY state = 'signed', review DESC, probability_max DESC, first_received_ms DESC, study_uid"
+
+/* A study without a current instance (all were conflicts, or moved to another study) has nothing to show. The page is
+ * chosen first, so that instances are counted for its rows only. */
 bool store_study_list(struct store *store, size_t offset, size_t limit, struct store_study **out, size_t *count,
                       struct err *err) {
     if (limit > 10000)
         return err_set(err, ERR_LIMIT, "at most 10000 studies at once");
     PULMO_SCOPED(pulmo_free_at) struct store_study *studies = pulmo_alloc(limit, sizeof *studies, err);
     PULMO_SCOPED(sql_done_at)
-    sqlite3_stmt *statement =
-        sql_prepare(store,
-                    STUDY_COLUMNS " WHERE instances > 0 ORDER BY state = 'signed', review DESC, probability_max DESC,"
-                                  " first_received_ms DESC, study_uid LIMIT ?1 OFFSET ?2",
-                    SQL_VALUES(sql_int((int64_t)limit), sql_int((int64_t)offset)), err);
+    sqlite3_stmt *statement = sql_prepare(
+        store,
+        STUDY_COLUMNS " WHERE study_uid IN (SELECT study_uid FROM worklist WHERE EXISTS (SELECT 1 FROM instance"
+                      "  WHERE instance.study_uid = worklist.study_uid AND current = 1)" STUDY_ORDER
+                      "  LIMIT ?1 OFFSET ?2)" STUDY_ORDER,
+        SQL_VALUES(sql_int((int64_t)limit), sql_int((int64_t)offset)), err);
     if (!studies || !statement)
         return false;
     size_t filled = 0;

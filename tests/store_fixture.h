@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include <ftw.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -172,7 +173,6 @@ static inline int64_t fixture_result(struct store *store, const struct store_job
 }
 
 /* A second connection of the test's own, as an administrator with the sqlite3 tool has it. */
-#include <sqlite3.h>
 static inline int fixture_sql(const struct fixture *fixture, const char *sql) {
     char path[256];
     sqlite3 *database = NULL;
