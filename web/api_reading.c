@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ADDED_ID_MIN 10001 /* of a finding that a reader added, store/store.h */
 #define DIAMETER_MM_MIN 1.0
 #define DIAMETER_MM_MAX 200.0
 #define PASSWORD_BYTES_MAX 256
@@ -70,38 +69,6 @@ bool api_artifact(struct request *request, struct err *err) {
 
 /* ---- verdicts ---------------------------------------------------------------------------------------- */
 
-static bool is_open(const struct store_result *result, struct err *err) {
-    if (result->superseded_by)
-        return err_set(err, ERR_CONFLICT, "a newer result replaced this one: open the study again");
-    if (result->signed_by_reader)
-        return err_set(err, ERR_CONFLICT, "this result is signed");
-    return true;
-}
-
-/* The finding must be one of the result's, or one that a reader added and that still stands. */
-static bool check_finding(struct request *request, int64_t result_id, uint32_t finding_id, struct err *err) {
-    if (finding_id >= ADDED_ID_MIN) {
-        PULMO_SCOPED(pulmo_free_at) struct store_verdict *verdicts = NULL;
-        size_t count = 0;
-        if (!store_verdict_list(request->web->store, result_id, &verdicts, &count, err))
-            return false;
-        for (size_t index = 0; index < count; index++)
-            if (verdicts[index].finding_id == finding_id && strcmp(verdicts[index].verdict, "added") == 0)
-                return true;
-    } else {
-        PULMO_SCOPED(request_json_free_at) cJSON *analysis = NULL;
-        if (!api_read_json(request, result_id, "analysis.json", &analysis, err))
-            return false;
-        const cJSON *finding = NULL;
-        cJSON_ArrayForEach(finding, cJSON_GetObjectItemCaseSensitive(analysis, "findings")) {
-            const cJSON *id = cJSON_GetObjectItemCaseSensitive(finding, "id");
-            if (cJSON_IsNumber(id) && id->valuedouble == finding_id)
-                return true;
-        }
-    }
-    return err_set(err, ERR_INPUT, "the result has no finding %u", finding_id);
-}
-
 /* Reads a grid of a series.json. */
 static bool read_grid(const cJSON *series, struct grid *out, struct err *err) {
     static const char *const sides[] = {"columns", "rows", "slices"};
@@ -149,18 +116,15 @@ static bool read_added(struct request *request, const struct store_result *resul
     return check_place(request, result->study_uid, out->center_lps_mm, err);
 }
 
-static bool read_judged(struct request *request, const struct store_result *result, struct store_verdict *out,
-                        struct err *err) {
+/* Whether the result has such a finding, and may still be judged, is the store's to say. */
+static bool read_judged(struct request *request, struct store_verdict *out, struct err *err) {
     double id = 0;
     if (!request_real(request, "finding_id", &id, err))
         return false;
     if (id < 1 || id > UINT32_MAX || id != (double)(uint32_t)id)
         return err_set(err, ERR_INPUT, "\"finding_id\" is no finding's");
     out->finding_id = (uint32_t)id;
-    bool removal = strcmp(out->verdict, "removed") == 0;
-    if (removal != (out->finding_id >= ADDED_ID_MIN))
-        return err_set(err, ERR_INPUT, "only what a reader added can be removed, and it can only be removed");
-    return check_finding(request, result->id, out->finding_id, err);
+    return true;
 }
 
 static bool read_verdict(struct request *request, const struct store_result *result, struct store_verdict *out,
@@ -176,15 +140,13 @@ static bool read_verdict(struct request *request, const struct store_result *res
         return err_set(err, ERR_INPUT, "\"%s\" is no verdict", verdict);
     memcpy(out->user, request->user.name, sizeof out->user);
     out->created_ms = pulmo_now_ms();
-    return strcmp(verdict, "added") == 0 ? read_added(request, result, out, err)
-                                         : read_judged(request, result, out, err);
+    return strcmp(verdict, "added") == 0 ? read_added(request, result, out, err) : read_judged(request, out, err);
 }
 
 bool api_verdict(struct request *request, struct err *err) {
     struct store_result result;
     struct store_verdict verdict = {0};
-    return read_result(request, &result, err) && is_open(&result, err) &&
-           read_verdict(request, &result, &verdict, err) &&
+    return read_result(request, &result, err) && read_verdict(request, &result, &verdict, err) &&
            store_verdict_put(request->web->store, result.id, &verdict, err) &&
            reply_json(request, 201, api_verdict_document(&verdict), err);
 }
@@ -232,8 +194,7 @@ static bool check_seen(struct request *request, int64_t result_id, struct err *e
 bool api_sign(struct request *request, struct err *err) {
     struct store_result result;
     const char *password = NULL;
-    if (!read_result(request, &result, err) || !is_open(&result, err) ||
-        !request_text(request, "password", PASSWORD_BYTES_MAX, &password, err) ||
+    if (!read_result(request, &result, err) || !request_text(request, "password", PASSWORD_BYTES_MAX, &password, err) ||
         !check_seen(request, result.id, err) || !session_confirm(request, password, err) ||
         !store_sign_request(request->web->store, result.id, request->user.name, err))
         return false;

@@ -146,13 +146,14 @@ export class Overlay {
       if (!paths || item.verdict === "rejected") continue;
       context.setTransform(1, 0, 0, 1, 0, 0);
       context.beginPath();
-      for (const path of paths)
+      for (const path of paths) {
         path.forEach(([i, j], index) => {
           const { x, y } = transform.transformPoint({ x: i, y: j });
           if (index) context.lineTo(x, y);
           else context.moveTo(x, y);
         });
-      context.closePath();
+        context.closePath();
+      }
       context.strokeStyle = item.id === this.selected ? "#4de0ff" : "#2a9fc0";
       context.lineWidth = 1.5 * (window.devicePixelRatio || 1);
       context.stroke();
