@@ -272,7 +272,7 @@ const float *infer_runner_output(const struct runner *runner, int index) {
 }
 
 /* All exponent bits set = infinity or NaN (IEEE 754). */
-static bool all_finite(const void *data, size_t size) {
+bool infer_backend_finite(const void *data, size_t size) {
     const uint32_t *bits = data;
     uint32_t bad = 0;
     for (size_t i = 0; i < size / sizeof *bits; i++)
@@ -302,7 +302,8 @@ static bool step_run(struct runner *runner, int index, const struct dropout_keys
             relu_in_place(&bound->call.out[0]);
     }
     for (int i = 0; i < step->checked_count; i++)
-        if (!all_finite(buffer_data(runner, step->checked[i]), runner->program->buffers[step->checked[i]].size))
+        if (!infer_backend_finite(buffer_data(runner, step->checked[i]),
+                                  runner->program->buffers[step->checked[i]].size))
             return err_set(err, ERR_INPUT, "layer %.120s (%s) gave NaN or infinity", step->node->name,
                            step->node->operation->name);
     return true;

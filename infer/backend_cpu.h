@@ -54,6 +54,8 @@ dnnl_memory_desc_t infer_backend_any(const struct shape *shape); /* the primitiv
 /* Packs or unpacks between two layouts now; both memories are the caller's. */
 bool infer_backend_reorder(dnnl_engine_t engine, const dnnl_memory_desc_t *from_desc, const void *from,
                            const dnnl_memory_desc_t *to_desc, void *to, struct err *err) PULMO_MUST_USE;
+/* Whether `size` bytes of floats hold neither NaN nor infinity. */
+bool infer_backend_finite(const void *data, size_t size);
 /* Window of a convolution or pooling in oneDNN's terms (dilation counts from 0 there). */
 struct window_dims {
     dnnl_dims_t kernel, stride, dilation, before, after;

@@ -200,6 +200,8 @@ static bool weights_pack(struct builder *builder, const struct tensor *tensor, c
                          const dnnl_memory_desc_t *wanted, struct region *out, struct err *err) {
     struct program *program = builder->program;
     *out = (struct region){.buffer = -1, .fixed = tensor->data, .desc = *user};
+    if (!infer_backend_finite(tensor->data, (size_t)infer_shape_count(&tensor->shape) * sizeof(float)))
+        return err_set(err, ERR_INPUT, "the weights hold NaN or infinity");
     if (dnnl_memory_desc_equal(user, wanted))
         return true;
     size_t size = dnnl_memory_desc_get_size(wanted);
@@ -278,7 +280,7 @@ static bool conv_operands(struct builder *builder, struct draft *draft, const st
     struct program *program = builder->program;
     const struct tensor *weights = &program->graph->values[node->inputs[1]].tensor;
     dnnl_memory_desc_t plain = infer_backend_plain(&weights->shape);
-    struct region input, packed;
+    struct region input, packed, row;
     if (!value_in_layout(builder, node->inputs[0], layout_of(draft, dnnl_query_src_md), node, &input, err) ||
         !weights_pack(builder, weights, &plain, layout_of(draft, dnnl_query_weights_md), &packed, err))
         return false;
@@ -286,8 +288,10 @@ static bool conv_operands(struct builder *builder, struct draft *draft, const st
     draft_argument(draft, DNNL_ARG_WEIGHTS, &packed);
     if (node->input_count > 2 && node->inputs[2] >= 0) {
         const struct tensor *bias = &program->graph->values[node->inputs[2]].tensor;
-        struct region region = {.buffer = -1, .fixed = bias->data, .desc = infer_backend_plain(&bias->shape)};
-        draft_argument(draft, DNNL_ARG_BIAS, &region);
+        plain = infer_backend_plain(&bias->shape);
+        if (!weights_pack(builder, bias, &plain, &plain, &row, err))
+            return false;
+        draft_argument(draft, DNNL_ARG_BIAS, &row);
     }
     return true;
 }

@@ -68,8 +68,14 @@ bool infer_graph_shapes(const struct graph *graph, const struct shape *inputs, s
     return true;
 }
 
+/* A folded constant costs memory for as long as the model lives; a hostile file could ask for much. */
+#define FOLDED_BYTES_MAX ((size_t)64 << 20)
+
+/* Products are left to the back-end: they are never part of shape arithmetic, and folding is slow. */
 static bool node_is_constant(const struct graph *graph, const struct graph_node *node) {
-    if (!node->operation->run || node->operation->kind == OPERATOR_DROPOUT || node->input_count == 0)
+    enum operation_kind kind = node->operation->kind;
+    if (!node->operation->run || node->input_count == 0 || kind == OPERATOR_DROPOUT || kind == OPERATOR_MATMUL ||
+        kind == OPERATOR_GEMM)
         return false;
     for (int i = 0; i < node->input_count; i++)
         if (node->inputs[i] >= 0 && !graph->values[node->inputs[i]].tensor.data)
@@ -77,7 +83,8 @@ static bool node_is_constant(const struct graph *graph, const struct graph_node 
     return true;
 }
 
-static bool node_fold(struct graph *graph, struct graph_node *node, struct tensor *known, struct err *err) {
+static bool node_fold(struct graph *graph, struct graph_node *node, struct tensor *known, size_t *budget,
+                      struct err *err) {
     struct operation_call call;
     for (int i = 0; i < node->input_count; i++)
         if (node->inputs[i] >= 0)
@@ -90,6 +97,10 @@ static bool node_fold(struct graph *graph, struct graph_node *node, struct tenso
             continue;
         struct tensor *tensor = &graph->values[node->outputs[k]].tensor;
         *tensor = known[node->outputs[k]];
+        size_t size = (size_t)infer_shape_count(&tensor->shape) * infer_element_size(tensor->element);
+        if (size > *budget)
+            return err_set(err, ERR_LIMIT, "folded constants of more than %zu bytes", FOLDED_BYTES_MAX);
+        *budget -= size;
         tensor->data = pulmo_alloc((size_t)infer_shape_count(&tensor->shape), infer_element_size(tensor->element), err);
         if (!tensor->data)
             return false;
@@ -109,10 +120,11 @@ static bool node_fold(struct graph *graph, struct graph_node *node, struct tenso
 bool infer_graph_fold(struct graph *graph, struct err *err) {
     PULMO_SCOPED(pulmo_free_at)
     struct tensor *known = pulmo_alloc((size_t)graph->value_count, sizeof *known, err);
+    size_t budget = FOLDED_BYTES_MAX;
     if (!known)
         return false;
     for (int i = 0; i < graph->node_count; i++)
-        if (node_is_constant(graph, &graph->nodes[i]) && !node_fold(graph, &graph->nodes[i], known, err))
+        if (node_is_constant(graph, &graph->nodes[i]) && !node_fold(graph, &graph->nodes[i], known, &budget, err))
             return err_within(err, "node %.120s (%s)", graph->nodes[i].name, graph->nodes[i].operation->name);
     return infer_graph_prune(graph, err);
 }

@@ -1,0 +1,206 @@
+/* Malformed, hostile and unsupported ONNX files (tests/cases/infer-*, made by infer_hostile_make.py): each fails with
+ * the kind and the sentence in its `expected`, at load, at compile or, for numbers that overflow, in the run. Then
+ * model.json. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "infer/infer.h"
+#include "infer_cases.h"
+
+#define CASES "tests/cases"
+#define SIDE 8 /* where a file leaves a side open */
+
+/* Everything that could fail; true when nothing did. */
+static bool run_file(const struct bytes *file, struct err *err) {
+    struct shape inputs[GRAPH_PORTS_MAX];
+    PULMO_SCOPED(infer_graph_free_at) struct graph *graph = infer_graph_open(file->data, file->size, err);
+    if (!graph)
+        return false;
+    for (int i = 0; i < graph->input_count; i++) {
+        inputs[i] = graph->values[graph->inputs[i]].tensor.shape;
+        for (int axis = 0; axis < inputs[i].rank; axis++)
+            inputs[i].dims[axis] = inputs[i].dims[axis] > 0 ? inputs[i].dims[axis] : SIDE;
+    }
+    PULMO_SCOPED(infer_program_free_at) struct program *program = infer_program_new(graph, inputs, false, err);
+    if (!program)
+        return false;
+    PULMO_SCOPED(infer_runner_free_at) struct runner *runner = infer_runner_new(program, err);
+    if (!runner)
+        return false;
+    for (int i = 0; i < graph->input_count; i++)
+        for (int64_t n = 0; n < infer_shape_count(&inputs[i]); n++)
+            infer_runner_input(runner, i)[n] = 2;
+    return infer_runner_run(runner, NULL, err);
+}
+
+static bool expectation_read(const char *folder, char kind[32], char text[256]) {
+    char path[768];
+    struct bytes file;
+    snprintf(path, sizeof path, "%s/expected", folder);
+    if (!bytes_read_file(path, 512, &file, NULL))
+        return false;
+    int fields = 0;
+    char whole[513] = {0};
+    memcpy(whole, file.data, file.size);
+    bytes_free(&file);
+    fields = sscanf(whole, "%31[^\n]\n%255[^\n]", kind, text);
+    return fields == 2;
+}
+
+static void run_case(const char *name) {
+    char folder[512], path[768], kind[32], text[256];
+    struct bytes file;
+    struct err err = {0};
+    snprintf(folder, sizeof folder, CASES "/%s", name);
+    snprintf(path, sizeof path, "%s/model.onnx", folder);
+    if (!expectation_read(folder, kind, text) || !bytes_read_file(path, 1 << 24, &file, &err))
+        fail_msg("%s: %s", name, err.text);
+    if (run_file(&file, &err))
+        fail_msg("%s: nothing failed", name);
+    if (strcmp(err_kind_name(err.kind), kind) != 0 || !strstr(err.text, text))
+        fail_msg("%s: got %s \"%s\", expected %s \"...%s...\"", name, err_kind_name(err.kind), err.text, kind, text);
+    bytes_free(&file);
+}
+
+static void hostile_files_fail_with_their_reason(void **state) {
+    (void)state;
+    DIR *folder = opendir(CASES);
+    int count = 0;
+    assert_non_null(folder);
+    for (struct dirent *entry = readdir(folder); entry; entry = readdir(folder)) {
+        if (strncmp(entry->d_name, "infer-", 6) != 0)
+            continue;
+        run_case(entry->d_name);
+        count++;
+    }
+    closedir(folder);
+    assert_true(count >= 55);
+}
+
+static void a_flood_of_fields_is_refused(void **state) {
+    (void)state;
+    size_t size = 2200000;
+    uint8_t *flood = malloc(size);
+    for (size_t n = 0; n < size; n++)
+        flood[n] = n % 2 ? 0x01 : 0x08; /* ir_version = 1, again and again */
+    struct err err = {0};
+    assert_null(infer_graph_load(flood, size, &err));
+    assert_int_equal(err.kind, ERR_LIMIT);
+    free(flood);
+}
+
+/* ---- model.json ------------------------------------------------------------------------------------------------ */
+
+static char root[256];
+
+static int folder_make(void **state) {
+    (void)state;
+    snprintf(root, sizeof root, "/tmp/pulmo-test-infer-XXXXXX");
+    return mkdtemp(root) ? 0 : -1;
+}
+
+static int folder_remove(void **state) {
+    (void)state;
+    static const char *const names[] = {"model.json", "detector.onnx", "candidate.onnx"};
+    char path[512];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(path, sizeof path, "%s/%s", root, names[i]);
+        unlink(path);
+    }
+    return rmdir(root);
+}
+
+static void copy_in(const char *name) {
+    char path[512];
+    struct bytes file;
+    snprintf(path, sizeof path, "models/%s", name);
+    assert_true(bytes_read_file(path, (size_t)1 << 26, &file, NULL));
+    snprintf(path, sizeof path, "%s/%s", root, name);
+    assert_true(bytes_write_file(path, file.data, file.size, false, NULL));
+    bytes_free(&file);
+}
+
+/* Opens the shipped model.json with `from` replaced by `to`. */
+static struct infer_model *open_edited(const char *from, const char *to, struct err *err) {
+    char path[512], text[8192] = {0}, edited[9000];
+    struct bytes file;
+    assert_true(bytes_read_file("models/model.json", sizeof text - 1, &file, NULL));
+    memcpy(text, file.data, file.size);
+    bytes_free(&file);
+    char *at = strstr(text, from);
+    if (!at)
+        fail_msg("model.json has no %s", from);
+    int size = snprintf(edited, sizeof edited, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
+    snprintf(path, sizeof path, "%s/model.json", root);
+    assert_true(bytes_write_file(path, edited, (size_t)size, false, NULL));
+    return infer_model_open(path, err);
+}
+
+static void model_json_is_checked(void **state) {
+    (void)state;
+    static const struct {
+        const char *from, *to;
+        enum err_kind kind;
+        const char *text;
+    } rows[] = {
+        {"\"sha256\": \"", "\"sha256\": \"0", ERR_INPUT, "sha256"},
+        {"\"file\": \"detector.onnx\"", "\"file\": \"../detector.onnx\"", ERR_INPUT, "plain name"},
+        {"\"file\": \"detector.onnx\"", "\"file\": \"candidate.onnx\"", ERR_INPUT, "digest"},
+        {"\"file\": \"detector.onnx\"", "\"file\": \"missing.onnx\"", ERR_NOT_FOUND, "missing.onnx"},
+        {"\"file\": \"detector.onnx\"", "\"file\": 7", ERR_INPUT, "file is missing"},
+        {"\"tile\": ", "\"tile\": 1", ERR_INPUT, "tile"},
+        {"\"tile\": ", "\"tile\": 4.", ERR_INPUT, "tile"},
+        {"\"margin\": ", "\"margin\": -", ERR_INPUT, "margin"},
+        {"\"score_min\": ", "\"score_min\": 7", ERR_INPUT, "score_min"},
+        {"\"candidates_max\": ", "\"candidates_max\": 99", ERR_INPUT, "candidates_max"},
+        {"\"cam_layer\": \"", "\"cam_layer\": \"no ", ERR_INPUT, "cam_layer"},
+        {"\"calibration\"", "\"calibration2\"", ERR_INPUT, "calibration"},
+        {"\"operating_point\": ", "\"operating_point\": 3", ERR_INPUT, "operating_point"},
+        {"\"passes\": ", "\"passes\": 10", ERR_INPUT, "passes"},
+        {"\"passes\": ", "\"passes\": \"\", \"x\": ", ERR_INPUT, "passes"},
+        {"\"name\"", "\"review\": {\"mutual_information_nats\": 9}, \"name\"", ERR_INPUT, "mutual_information_nats"},
+        {"\"name\"", "\"review\": true, \"name\"", ERR_INPUT, "mutual_information_nats"},
+        {"\"side\": ", "\"side\": 1", ERR_INPUT, "side"},
+        {"{", "", ERR_INPUT, "not a JSON object"},
+        {"{", "[", ERR_INPUT, "not a JSON object"},
+    };
+    copy_in("detector.onnx");
+    copy_in("candidate.onnx");
+    struct err err = {0};
+    struct infer_model *model =
+        open_edited("\"name\"", "\"review\": {\"mutual_information_nats\": 0.125}, \"name\"", &err);
+    if (!model)
+        fail_msg("%s", err.text);
+    assert_true(infer_model_info(model)->review_mutual_information_nats == 0.125);
+    assert_int_equal(strlen(infer_model_info(model)->sha256), 64);
+    infer_model_free(model);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        err = (struct err){0};
+        model = open_edited(rows[i].from, rows[i].to, &err);
+        if (model)
+            fail_msg("row %zu was accepted", i);
+        if (err.kind != rows[i].kind || !strstr(err.text, rows[i].text))
+            fail_msg("row %zu: %s \"%s\"", i, err_kind_name(err.kind), err.text);
+    }
+}
+
+static void a_missing_model_is_not_found(void **state) {
+    (void)state;
+    struct err err = {0};
+    assert_null(infer_model_open("models/none/model.json", &err));
+    assert_int_equal(err.kind, ERR_NOT_FOUND);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(hostile_files_fail_with_their_reason),
+        cmocka_unit_test(a_flood_of_fields_is_refused),
+        cmocka_unit_test(model_json_is_checked),
+        cmocka_unit_test(a_missing_model_is_not_found),
+    };
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
+}
