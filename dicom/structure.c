@@ -93,7 +93,7 @@ static bool enter(struct walk *walk, const struct header *header, struct level l
 }
 
 static bool step_items(struct walk *walk, const struct level *level, struct err *err) {
-    struct header header;
+    struct header header = {0};
     if (!read_header(walk, level, &header, err)) {
         return false;
     }
@@ -134,7 +134,7 @@ static bool count_element(struct walk *walk, const struct header *header, struct
 }
 
 static bool step_elements(struct walk *walk, const struct level *level, struct err *err) {
-    struct header header;
+    struct header header = {0};
     if (!read_header(walk, level, &header, err)) {
         return false;
     }
