@@ -27,7 +27,7 @@ static void each_row(const struct operation_call *call, int operands, void (*run
     struct shape out = call->out[0].shape;
     if (out.rank == 0)
         out = (struct shape){.rank = 1, .dims = {1}};
-    int64_t strides[OPERANDS_MAX][GRAPH_RANK_MAX], index[GRAPH_RANK_MAX] = {0};
+    int64_t strides[OPERANDS_MAX][GRAPH_RANK_MAX] = {{0}}, index[GRAPH_RANK_MAX] = {0};
     struct row row = {.call = call, .count = out.dims[out.rank - 1]};
     for (int i = 0; i < operands; i++) {
         operand_strides(&call->in[i].shape, &out, strides[i]);
