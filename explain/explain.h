@@ -7,19 +7,23 @@
 
 enum explain_kind { EXPLAIN_ATTENTION = 0, EXPLAIN_CAM };
 
-/* Heat on the source CT's grid: saliency 0..1 per voxel, maximum over the findings that were added. */
+/* Heat on the source CT's grid: saliency 0..1 per voxel, maximum over the findings that were added. Holds the coarse
+ * cells of each finding and one slice, which is computed when asked for. One thread at a time. */
 struct explain_map;
 struct explain_map *explain_map_new(const struct grid *source, struct err *err);
 void explain_map_free(struct explain_map *map);
 
-/* Adds one finding's map: attention (5x5x5 tokens over its 40 mm crop) or HiResCAM, trilinear from the model's frame
- * to the source voxels, normalised to a maximum of 1 within the finding. */
+/* Adds one finding's map: attention (5x5x5 tokens over its 40 mm crop, what each receives above an equal share, mean
+ * over as many passes as the finding had, keyed by seed and its id) or HiResCAM (positive part). Trilinear from the
+ * model's frame to the source voxels, normalised to a maximum of 1 within the finding; nothing positive adds nothing.
+ */
 bool explain_map_add(struct explain_map *map, struct infer_session *session, const struct volume *iso,
-                     const struct finding *finding, enum explain_kind kind, uint64_t seed, struct err *err) PULMO_MUST_USE;
+                     const struct finding *finding, enum explain_kind kind, uint64_t seed,
+                     struct err *err) PULMO_MUST_USE;
 
 /* True when slice k holds any heat above 2 %. */
 bool explain_map_slice_used(const struct explain_map *map, int32_t k);
-/* Borrowed: columns * rows values of slice k, [j][i]. */
+/* columns * rows values of slice k, [j][i]; borrowed until the next call on this map. NULL outside the volume. */
 const float *explain_map_slice(const struct explain_map *map, int32_t k);
 
 /* An RGBA PNG of columns x rows, transparent where cold (alpha grows with heat), colour map "inferno". */

@@ -1,0 +1,62 @@
+#include "explain/explain.h"
+#include "explain/heat.h"
+
+#include <math.h>
+
+#define TOKENS INFER_ATTENTION_SIDE
+#define TOKEN_VOXELS 8
+#define CROP_TOLERANCE 1e-6 /* voxels, as stage 2 cuts its crop */
+
+bool explain_attention_grid(const struct grid *iso, const double center_lps_mm[3], struct grid *out, struct err *err) {
+    double ijk[3], origin[3];
+    if (!grid_to_ijk(iso, center_lps_mm, ijk) || !isfinite(ijk[0] + ijk[1] + ijk[2]))
+        return err_set(err, ERR_INPUT, "a finding without a place in the volume");
+    struct grid grid = {0};
+    for (int axis = 0; axis < 3; axis++) {
+        double middle = floor(ijk[axis] + CROP_TOLERANCE) + 0.5; /* between the crop's voxels 19 and 20 */
+        ijk[axis] = middle - (TOKENS / 2) * TOKEN_VOXELS;
+        grid.size_ijk[axis] = TOKENS;
+        grid.spacing_mm[axis] = iso->spacing_mm[axis] * TOKEN_VOXELS;
+    }
+    grid_to_lps(iso, ijk, origin);
+    for (int row = 0; row < 3; row++) {
+        for (int column = 0; column < 3; column++)
+            grid.ijk_to_lps_mm[row][column] = iso->ijk_to_lps_mm[row][column] * TOKEN_VOXELS;
+        grid.ijk_to_lps_mm[row][3] = origin[row];
+    }
+    *out = grid;
+    return true;
+}
+
+/* What a token receives above an equal share of the attention: with all shares equal the network looked at nothing
+ * in particular, and the map says so by being empty. */
+static bool add_attention(struct explain_map *map, struct infer_session *session, const struct volume *iso,
+                          const struct finding *finding, uint64_t seed, struct err *err) {
+    const struct infer_candidate_config config = {
+        .seed = seed, .candidate = finding->id, .pass_count = finding->pass_count, .dropout = -1};
+    struct infer_candidate_result result;
+    struct grid grid;
+    if (!explain_attention_grid(&iso->grid, finding->center_lps_mm, &grid, err) ||
+        !infer_candidate(session, iso, finding->center_lps_mm, &config, &result, err))
+        return false;
+    float *token = &result.attention[0][0][0], sum = 0;
+    const int count = TOKENS * TOKENS * TOKENS;
+    for (int n = 0; n < count; n++)
+        sum += token[n];
+    for (int n = 0; n < count; n++)
+        token[n] -= sum / (float)count;
+    return explain_map_add_cells(map, &grid, token, err);
+}
+
+static bool add_cam(struct explain_map *map, struct infer_session *session, const struct volume *iso,
+                    const struct finding *finding, struct err *err) {
+    PULMO_SCOPED(infer_cam_free) struct infer_cam cam = {0};
+    return infer_cam(session, iso, finding->center_lps_mm, &cam, err) &&
+           explain_map_add_cells(map, &cam.grid, cam.map, err);
+}
+
+bool explain_map_add(struct explain_map *map, struct infer_session *session, const struct volume *iso,
+                     const struct finding *finding, enum explain_kind kind, uint64_t seed, struct err *err) {
+    return kind == EXPLAIN_ATTENTION ? add_attention(map, session, iso, finding, seed, err)
+                                     : add_cam(map, session, iso, finding, err);
+}
