@@ -113,7 +113,7 @@ stage_fuzz() {
     done
 }
 
-stage_train() { run_scripts python3 train/test_*.py; }
+stage_train() { run_scripts /usr/bin/python3 train/test_*.py; }
 
 stage_viewer() {
     if packaging/viewer.sh >"$log" 2>&1; then note pass bundle; else note fail bundle && tail -n 20 "$log"; fi
