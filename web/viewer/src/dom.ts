@@ -38,9 +38,10 @@ export function sentence(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** A modal dialog that leaves the document when it closes. */
+/** A modal dialog that leaves the document when it closes. It repeats the notice, which its backdrop dims. */
 export function modal(attributes: Attributes, ...children: Child[]): HTMLDialogElement {
-  const dialog = h("dialog", attributes, ...children);
+  const notice = h("p", { class: "notice" }, document.getElementById("notice")?.textContent ?? "");
+  const dialog = h("dialog", attributes, ...children, notice);
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
   dialog.showModal();

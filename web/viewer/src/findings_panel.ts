@@ -39,7 +39,7 @@ export class FindingsPanel {
       this.element,
       ...shown.map((item) => this.card(item)),
       shown.length === 0 &&
-        h("p", { class: "none", "data-testid": "no-findings" }, "No finding at or above the operating point."),
+        h("p", { class: "no-findings", "data-testid": "no-findings" }, "No finding at or above the operating point."),
       (hidden > 0 || this.all) &&
         h(
           "button",

@@ -38,7 +38,7 @@ export function ago(ms: number, nowMs: number): string {
 /** "NOT_A_CHEST: the images …" as a heading and a sentence. */
 export function reason(text: string): { title: string; detail: string } {
   const match = /^([A-Z_]+): *(.*)$/s.exec(text);
-  if (!match) return { title: "", detail: text };
+  if (!match) return { title: "", detail: text.charAt(0).toUpperCase() + text.slice(1) };
   const words = (match[1] ?? "").toLowerCase().replaceAll("_", " ");
   const detail = match[2] ?? "";
   return {

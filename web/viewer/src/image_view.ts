@@ -63,7 +63,7 @@ export class ImageView {
   }
 
   private rendered(): void {
-    if (this.stage.k < 0) return;
+    if (this.stage.drawn < 0) return;
     this.overlay.draw();
     this.annotations.update();
     this.annotations.updateScale((mm) => this.overlay.screenLength(mm));
@@ -152,10 +152,10 @@ export class ImageView {
     };
     installHook({
       get ready() {
-        return stage.k >= 0 && !heatDue();
+        return stage.drawn >= 0 && !heatDue();
       },
       get k() {
-        return stage.k;
+        return stage.drawn;
       },
       get window() {
         return stage.window;

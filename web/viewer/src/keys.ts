@@ -7,6 +7,7 @@ export interface KeyAction {
   group: "Scroll" | "Findings" | "Overlay" | "Image" | "Other";
   help: string;
   run: () => void;
+  button?: string; // also a button below the image, with this text
 }
 
 const mouse: [string, string][] = [
@@ -40,6 +41,20 @@ export function attachKeys(actions: KeyAction[]): () => void {
   };
   document.addEventListener("keydown", listener);
   return () => document.removeEventListener("keydown", listener);
+}
+
+export function toolBar(actions: KeyAction[]): HTMLElement {
+  const buttons = actions
+    .filter((action) => action.button)
+    .map((action) =>
+      h(
+        "button",
+        { class: "quiet", title: action.help, "data-testid": `tool-${action.keys[0]}`, onclick: action.run },
+        action.button,
+        h("kbd", {}, action.label.split(",")[0]),
+      ),
+    );
+  return h("nav", { class: "toolbar" }, ...buttons);
 }
 
 export function showHelp(actions: KeyAction[]): void {

@@ -42,8 +42,10 @@ export class Stage {
   onSlice: (k: number) => void = () => undefined;
   onLoaded: (loaded: number) => void = () => undefined;
   onError: (error: unknown) => void = () => undefined;
-  /** The slice on the screen; -1 before the first. */
+  /** The slice that the next drawing shows; -1 before the first. */
   k = -1;
+  /** The slice that is drawn. */
+  drawn = -1;
   window: Window;
   private readonly engine: RenderingEngine;
   private readonly ids: string[];
@@ -73,7 +75,13 @@ export class Stage {
       type: Enums.ViewportType.STACK,
       defaultOptions: { background: [0, 0, 0] },
     });
-    this.element.addEventListener(Enums.Events.IMAGE_RENDERED, () => this.onRendered());
+    this.element.addEventListener(Enums.Events.STACK_NEW_IMAGE, (event) =>
+      this.arrived((event as CustomEvent<{ imageIdIndex: number }>).detail.imageIdIndex),
+    );
+    this.element.addEventListener(Enums.Events.IMAGE_RENDERED, () => {
+      this.drawn = this.k;
+      this.onRendered();
+    });
     this.resizing = new ResizeObserver(() => this.engine.resize(true, true));
     this.resizing.observe(this.element);
   }
@@ -101,7 +109,7 @@ export class Stage {
   async open(k: number): Promise<void> {
     const start = this.clamp(this.position(k));
     await this.viewport.setStack(this.ids, start);
-    this.arrived(start);
+    this.expect(start);
     this.setWindow(this.window);
   }
 
@@ -114,7 +122,7 @@ export class Stage {
       while (this.wanted !== this.position(this.k)) {
         const target = this.wanted;
         await this.viewport.setImageIdIndex(target);
-        this.arrived(target);
+        this.expect(target);
       }
     } catch (error) {
       this.wanted = this.position(this.k);
@@ -138,7 +146,11 @@ export class Stage {
     this.k = this.position(position);
     this.loadAhead.moveTo(position);
     this.onSlice(this.k);
-    this.viewport.render();
+  }
+
+  /** Cornerstone tells of a slice that did not load by not showing it. */
+  private expect(position: number): void {
+    if (this.position(this.k) !== position) throw new Error(`Image ${position + 1} could not be loaded.`);
   }
 
   setWindow(window: Window): void {

@@ -5,10 +5,10 @@ import type { StudyPage } from "./study_page";
 
 const PAGE_SLICES = 10;
 const presets: { key: string; name: string; window: Window }[] = [
-  { key: "1", name: "lung", window: { center: -600, width: 1500 } },
-  { key: "2", name: "mediastinum", window: { center: 50, width: 350 } },
-  { key: "3", name: "bone", window: { center: 400, width: 2000 } },
-  { key: "4", name: "soft tissue", window: { center: 40, width: 400 } },
+  { key: "1", name: "Lung", window: { center: -600, width: 1500 } },
+  { key: "2", name: "Mediastinum", window: { center: 50, width: 350 } },
+  { key: "3", name: "Bone", window: { center: 400, width: 2000 } },
+  { key: "4", name: "Soft tissue", window: { center: 40, width: 400 } },
 ];
 
 export function studyKeys(page: StudyPage): KeyAction[] {
@@ -27,15 +27,15 @@ export function studyKeys(page: StudyPage): KeyAction[] {
     scroll(["PageDown"], "Page Down", "ten slices down", PAGE_SLICES),
     scroll(["Home"], "Home", "first slice", -Infinity),
     scroll(["End"], "End", "last slice", Infinity),
-    { keys: ["n"], label: "N", group: "Findings", help: "next finding", run: () => page.move(1) },
-    { keys: ["p"], label: "P", group: "Findings", help: "previous finding", run: () => page.move(-1) },
+    { keys: ["n"], label: "N", group: "Findings", help: "next finding", button: "Next", run: () => page.move(1) },
+    { keys: ["p"], label: "P", group: "Findings", help: "previous finding", button: "Previous", run: () => page.move(-1) },
     { keys: ["a"], label: "A", group: "Findings", help: "accept", run: () => page.judgeSelected("accepted") },
     { keys: ["r"], label: "R", group: "Findings", help: "reject", run: () => page.judgeSelected("rejected") },
     { keys: ["u", "Ctrl+z"], label: "U, Ctrl+Z", group: "Findings", help: "undo the last decision", run: () => page.undo() },
     { keys: ["m"], label: "M", group: "Findings", help: "add a missed nodule", run: () => page.toggleAdding() },
     { keys: ["h"], label: "H", group: "Overlay", help: "heatmap on, off", run: () => page.controls?.toggleHeat() },
     { keys: ["c"], label: "C", group: "Overlay", help: "outline on, off", run: () => page.controls?.toggleContours() },
-    { keys: [" "], label: "Space", group: "Overlay", help: "bare image, and back", run: () => page.controls?.toggleAll() },
+    { keys: [" "], label: "Space", group: "Overlay", help: "bare image, and back", button: "Bare image", run: () => page.controls?.toggleAll() },
     { keys: ["o"], label: "O", group: "Overlay", help: "attention or gradient map", run: () => page.controls?.toggleKind() },
     { keys: ["-"], label: "−", group: "Overlay", help: "weaker", run: () => page.controls?.moreOpacity(-0.1) },
     { keys: ["+", "="], label: "+", group: "Overlay", help: "stronger", run: () => page.controls?.moreOpacity(0.1) },
@@ -44,11 +44,12 @@ export function studyKeys(page: StudyPage): KeyAction[] {
         keys: [preset.key],
         label: preset.key,
         group: "Image",
-        help: `${preset.name} window`,
+        help: `${preset.name.toLowerCase()} window`,
+        button: preset.name,
         run: () => page.view?.setWindow(preset.window),
       }),
     ),
-    { keys: ["f", "0"], label: "F, 0", group: "Image", help: "fit to the screen", run: () => page.view?.stage.fit() },
+    { keys: ["f", "0"], label: "F, 0", group: "Image", help: "fit to the screen", button: "Fit", run: () => page.view?.stage.fit() },
     { keys: ["s"], label: "S", group: "Other", help: "sign", run: () => page.sign() },
     { keys: ["Escape"], label: "Esc", group: "Other", help: "cancel adding", run: () => page.view?.setAdding(false) },
     { keys: ["w"], label: "W", group: "Other", help: "back to the worklist", run: () => (location.hash = "#/") },

@@ -5,7 +5,7 @@ import { h, modal, replace, sentence, toast } from "./dom";
 import { FindingsPanel } from "./findings_panel";
 import { date, personName } from "./format";
 import { ImageView } from "./image_view";
-import { attachKeys, showHelp, type KeyAction } from "./keys";
+import { attachKeys, showHelp, toolBar, type KeyAction } from "./keys";
 import { OverlayControls } from "./overlay_controls";
 import { Poll } from "./poll";
 import { Reading, type Item } from "./reading";
@@ -111,6 +111,7 @@ export class StudyPage {
     );
     replace(this.main, this.view?.element ?? noImages(), this.side);
     this.keys = studyKeys(this);
+    this.view?.element.append(toolBar(this.keys));
     this.detachKeys = attachKeys(this.keys);
     this.refresh();
     this.openFirst();
@@ -305,10 +306,11 @@ export class StudyPage {
     const { accepted, rejected, undecided, added } = reading.tally;
     const parts = [`${accepted} accepted`, `${rejected} rejected`, `${undecided} undecided`];
     if (added) parts.push(`${added} added`);
+    const nothing = reading.result.status === "refused" ? "Nothing was analysed." : "No findings.";
     return h(
       "div",
       {},
-      h("p", { class: "tally", "data-testid": "tally" }, parts.join(" · ")),
+      h("p", { class: "tally", "data-testid": "tally" }, reading.signable.length ? parts.join(" · ") : nothing),
       this.mayJudge &&
         h("div", { class: "actions" },
           h("button", { class: "quiet", "data-testid": "undo", disabled: !reading.canUndo, onclick: () => this.undo() }, "Undo", h("kbd", {}, "U")),

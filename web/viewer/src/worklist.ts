@@ -110,7 +110,7 @@ export class Worklist {
       findingsCell(study),
       suspicionCell(study),
       h("td", {}, h("a", { href, class: "patient" }, personName(study.patient_name)), h("small", {}, study.patient_id)),
-      h("td", {}, study.description || "CT", h("small", {}, `${study.instances} images`)),
+      h("td", {}, study.description || "CT", h("small", {}, `${study.instances} image${study.instances === 1 ? "" : "s"}`)),
       h("td", {}, study.accession_number),
       h("td", {}, date(study.study_date)),
       h("td", {}, ago(study.received_ms, this.nowMs)),
