@@ -19,13 +19,13 @@
 static bool clock_repair(struct store *store, int64_t now_ms, struct err *err) {
     int64_t ahead = 0;
     if (!sql_integer(store,
-                     "SELECT 1 FROM study WHERE revision > queued_revision AND last_received_ms > ?1 + 60000 LIMIT 1",
-                     SQL_VALUES(sql_int(now_ms)), &ahead, err))
+                     "SELECT 1 FROM study WHERE revision > queued_revision AND last_received_ms > ?1 + ?2 LIMIT 1",
+                     SQL_VALUES(sql_int(now_ms), sql_int(STORE_CLOCK_MARGIN_MS)), &ahead, err))
         return false;
     return !ahead || sql_run(store,
                              "UPDATE study SET last_received_ms = ?1"
-                             " WHERE revision > queued_revision AND last_received_ms > ?1 + 60000",
-                             SQL_VALUES(sql_int(now_ms)), err);
+                             " WHERE revision > queued_revision AND last_received_ms > ?1 + ?2",
+                             SQL_VALUES(sql_int(now_ms), sql_int(STORE_CLOCK_MARGIN_MS)), err);
 }
 
 /* The first complete study; "" when there is none. */

@@ -32,5 +32,8 @@ int64_t store_backoff_ms(uint32_t attempt, int64_t first_ms, int64_t max_ms);
 #define STORE_BACKOFF_FIRST_MS 5000
 #define STORE_BACKOFF_JOB_MAX_MS (10 * 60 * 1000)
 #define STORE_BACKOFF_OUTBOX_MAX_MS (60 * 60 * 1000)
+/* Times that lie further ahead than any lease or wait can reach come from a clock that was set back, and count as over.
+ * The margin: callers read the clock before they wait for the database, so a later caller may hold an earlier time. */
+#define STORE_CLOCK_MARGIN_MS (60 * 1000)
 
 #endif

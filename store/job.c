@@ -32,8 +32,8 @@ static bool due_find(struct store *store, unsigned kinds_mask, int64_t now_ms, s
     PULMO_SCOPED(sql_done_at)
     sqlite3_stmt *statement = sql_prepare(
         store, "SELECT job.id, kind, attempt, study_uid, study.revision, result_id, state = 'leased'" JOB_DUE,
-        SQL_VALUES(sql_int(now_ms), sql_int(kinds_mask), sql_int(store->config.lease_ms),
-                   sql_int(STORE_BACKOFF_JOB_MAX_MS)),
+        SQL_VALUES(sql_int(now_ms), sql_int(kinds_mask), sql_int(store->config.lease_ms + STORE_CLOCK_MARGIN_MS),
+                   sql_int(STORE_BACKOFF_JOB_MAX_MS + STORE_CLOCK_MARGIN_MS)),
         err);
     bool row = false;
     if (!statement || !sql_step(store, statement, &row, err))

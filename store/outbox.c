@@ -22,7 +22,7 @@ bool store_set_destinations(struct store *store, const char *const *names, size_
     return true;
 }
 
-/* ?1 now, ?2 lease, ?3 longest wait: a time further ahead comes from a clock that was set, and counts as over. */
+/* ?1 now, ?2 longest lease, ?3 longest wait: see STORE_CLOCK_MARGIN_MS. */
 static bool due_find(struct store *store, int64_t now_ms, struct store_outgoing *out, struct err *err) {
     PULMO_SCOPED(sql_done_at)
     sqlite3_stmt *statement = sql_prepare(
@@ -34,7 +34,9 @@ static bool due_find(struct store *store, int64_t now_ms, struct store_outgoing 
         "  OR (state = 'leased' AND (leased_until_ms <= ?1 OR leased_until_ms > ?1 + ?2)))"
         " AND (pause.due_ms IS NULL OR pause.due_ms <= ?1 OR pause.due_ms > ?1 + ?3)"
         " ORDER BY outbox.due_ms, outbox.id LIMIT 1",
-        SQL_VALUES(sql_int(now_ms), sql_int(store->config.lease_ms), sql_int(STORE_BACKOFF_OUTBOX_MAX_MS)), err);
+        SQL_VALUES(sql_int(now_ms), sql_int(store->config.lease_ms + STORE_CLOCK_MARGIN_MS),
+                   sql_int(STORE_BACKOFF_OUTBOX_MAX_MS + STORE_CLOCK_MARGIN_MS)),
+        err);
     bool row = false;
     if (!statement || !sql_step(store, statement, &row, err))
         return false;

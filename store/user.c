@@ -161,9 +161,11 @@ bool store_user_list(struct store *store, struct store_user **out, size_t *count
 static bool failures_prune(struct store *store, int64_t now_ms, struct err *err) {
     return sql_run(
         store,
-        "DELETE FROM login_failure WHERE (last_ms <= ?1 AND locked_until_ms <= ?2) OR last_ms > ?2 + 60000 OR name IN"
+        "DELETE FROM login_failure WHERE (last_ms <= ?1 AND locked_until_ms <= ?2) OR last_ms > ?2 + ?4 OR name IN"
         " (SELECT name FROM login_failure ORDER BY last_ms DESC LIMIT -1 OFFSET ?3)",
-        SQL_VALUES(sql_int(now_ms - LOCK_MS), sql_int(now_ms), sql_int(FAILURE_ROWS_MAX)), err);
+        SQL_VALUES(sql_int(now_ms - LOCK_MS), sql_int(now_ms), sql_int(FAILURE_ROWS_MAX),
+                   sql_int(STORE_CLOCK_MARGIN_MS)),
+        err);
 }
 
 /* Counts the failure before the password is looked at, and takes it back on success: so guesses in parallel cannot pass

@@ -33,6 +33,7 @@ static void test_sent_once(void **state) {
     assert_string_equal(first.name, "sr.dcm");
     assert_int_not_equal(strcmp(first.destination, second.destination), 0);
     assert_int_equal(take_at(fixture->store, now_ms).id, 0);
+    assert_int_equal(take_at(fixture->store, now_ms - 900).id, 0); /* read the clock earlier, came later */
     PULMO_SCOPED(bytes_free) struct bytes bytes = {0};
     assert_good(bytes_read_file(first.path, 100, &bytes, &err));
     assert_memory_equal(bytes.data, "an SR", 5);
