@@ -16,9 +16,8 @@ static bool has_magic(const char *path) {
     char head[132] = "";
     FILE *file = fopen(path, "rb");
     const bool whole = file != NULL && fread(head, sizeof head, 1, file) == 1;
-    if (file != NULL) {
+    if (file != NULL)
         fclose(file);
-    }
     return whole && memcmp(head + 128, "DICM", 4) == 0;
 }
 
@@ -42,9 +41,8 @@ static bool scan_headers(const char *const *paths, size_t count, struct scan *sc
 /* Study and patient modules for the reports: the first instance, less its pixels. */
 static bool read_identity(const char *path, struct bytes *out, struct err *err) {
     PULMO_SCOPED(bytes_free) struct bytes file = {0};
-    if (!bytes_read_file(path, CT_FILE_BYTES_MAX, &file, err)) {
+    if (!bytes_read_file(path, CT_FILE_BYTES_MAX, &file, err))
         return false;
-    }
     PULMO_SCOPED(shim_dataset_free_at)
     struct shim_dataset *dataset = shim_dataset_parse_header(file.data, file.size, err);
     return dataset != NULL && shim_dataset_write(dataset, NULL, out, err);
@@ -69,13 +67,11 @@ static bool describe(const struct ct_group *group, const char *const *paths, str
     COPY_TEXT(series->modality, first->modality);
     series->slice_thickness_mm = first->thickness_mm;
     series->slices = pulmo_alloc(group->count, sizeof *series->slices, err);
-    if (series->slices == NULL) {
+    if (series->slices == NULL)
         return false;
-    }
     series->slice_count = group->count;
-    for (size_t i = 0; i < group->count; i++) {
+    for (size_t i = 0; i < group->count; i++)
         copy_slice(&group->headers[i], &series->slices[i]);
-    }
     return read_identity(paths[first->path_index], &series->header, err);
 }
 
@@ -87,9 +83,8 @@ static bool read_volume(const struct ct_group *group, const char *const *paths, 
                        grid->size_ijk[0], grid->size_ijk[1], CT_VOXELS_MAX);
     }
     series->volume = volume_new(grid, err);
-    if (series->volume == NULL || !ct_pixels(group, paths, series->volume, &series->refusals, err)) {
+    if (series->volume == NULL || !ct_pixels(group, paths, series->volume, &series->refusals, err))
         return false;
-    }
     if (series->refusals.count > 0) {
         volume_free(series->volume);
         series->volume = NULL;
@@ -105,9 +100,8 @@ static bool read_series(struct scan *scan, const char *const *paths, struct dico
         refusals_add(&series->refusals, REFUSAL_UNREADABLE, "%zu damaged DICOM file%s may belong to the series: %.120s",
                      scan->damaged, scan->damaged == 1 ? "" : "s", scan->first_damage.text);
     }
-    if (!describe(&group, paths, series, err)) {
+    if (!describe(&group, paths, series, err))
         return false;
-    }
     return series->refusals.count > 0 || read_volume(&group, paths, &grid, series, err);
 }
 

@@ -58,16 +58,13 @@ static bool same_spacing(const double a[2], const double b[2]) {
 }
 
 static const char *difference(const struct ct_header *a, const struct ct_header *b) {
-    if (a->format.rows != b->format.rows || a->format.columns != b->format.columns) {
+    if (a->format.rows != b->format.rows || a->format.columns != b->format.columns)
         return "different rows or columns";
-    }
     if (!same_direction(a->row_direction, b->row_direction) ||
-        !same_direction(a->column_direction, b->column_direction)) {
+        !same_direction(a->column_direction, b->column_direction))
         return "different orientations";
-    }
-    if (!same_spacing(a->spacing_ij_mm, b->spacing_ij_mm)) {
+    if (!same_spacing(a->spacing_ij_mm, b->spacing_ij_mm))
         return "different pixel spacings";
-    }
     return strcmp(a->frame_of_reference_uid, b->frame_of_reference_uid) == 0 ? NULL : "different frames of reference";
 }
 
@@ -97,16 +94,14 @@ static void check_axial(const double normal[3], struct refusals *refusals) {
 
 static int compare_along(const void *a, const void *b) {
     const struct ct_header *x = a, *y = b;
-    if (x->along_mm != y->along_mm) {
+    if (x->along_mm != y->along_mm)
         return x->along_mm < y->along_mm ? -1 : 1;
-    }
     return strcmp(x->sop_instance_uid, y->sop_instance_uid);
 }
 
 static void sort_along(struct ct_group *group, const double normal[3]) {
-    for (size_t i = 0; i < group->count; i++) {
+    for (size_t i = 0; i < group->count; i++)
         group->headers[i].along_mm = dot(group->headers[i].position_lps_mm, normal);
-    }
     qsort(group->headers, group->count, sizeof *group->headers, compare_along);
 }
 
@@ -123,14 +118,11 @@ static int compare_doubles(const void *a, const void *b) {
 static double usual_gap(const struct ct_group *group) {
     double *gaps = calloc(group->count, sizeof *gaps);
     size_t count = 0;
-    for (size_t i = 0; gaps != NULL && i + 1 < group->count; i++) {
-        if (gap_after(group, i) > GAP_DUPLICATE) {
+    for (size_t i = 0; gaps != NULL && i + 1 < group->count; i++)
+        if (gap_after(group, i) > GAP_DUPLICATE)
             gaps[count++] = gap_after(group, i);
-        }
-    }
-    if (count > 0) {
+    if (count > 0)
         qsort(gaps, count, sizeof *gaps, compare_doubles);
-    }
     const double median = count > 0 ? gaps[count / 2] : 0;
     free(gaps);
     return median;
@@ -170,13 +162,11 @@ static void check_gaps(const struct ct_group *group, double usual, struct refusa
             high = fmax(high, gap);
         }
     }
-    if (duplicates > 0) {
+    if (duplicates > 0)
         refusals_add(refusals, REFUSAL_DUPLICATE_POSITIONS, "%zu slices lie where another one lies", duplicates);
-    }
     check_missing(group, usual, refusals);
-    if (irregular > 0) {
+    if (irregular > 0)
         refusals_add(refusals, REFUSAL_MIXED_GEOMETRY, "the slice spacing varies from %.2f to %.2f mm", low, high);
-    }
     if (usual > CT_SPACING_MAX_MM) {
         refusals_add(refusals, REFUSAL_TOO_THICK, "slices are %.1f mm apart (%.1f are accepted)", usual,
                      CT_SPACING_MAX_MM);
@@ -185,9 +175,8 @@ static void check_gaps(const struct ct_group *group, double usual, struct refusa
 
 static void step_of(const struct ct_group *group, double step[3]) {
     const double *first = group->headers[0].position_lps_mm, *last = group->headers[group->count - 1].position_lps_mm;
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 3; i++)
         step[i] = (last[i] - first[i]) / (double)(group->count - 1);
-    }
 }
 
 /* A tilted gantry moves the slices within their planes: a sheared volume, which no step after this one expects. */
@@ -196,9 +185,8 @@ static void check_tilt(const struct ct_group *group, const double normal[3], str
     step_of(group, step);
     const double length = sqrt(dot(step, step));
     const double tilt = length > 0 ? degrees(fabs(dot(step, normal)) / length) : 0;
-    if (tilt > CT_TILT_MAX_DEGREES) {
+    if (tilt > CT_TILT_MAX_DEGREES)
         refusals_add(refusals, REFUSAL_MIXED_GEOMETRY, "the stack is sheared by %.1f degrees (gantry tilt)", tilt);
-    }
 }
 
 static void fill_grid(const struct ct_group *group, const double normal[3], struct grid *grid) {
@@ -221,22 +209,19 @@ static void fill_grid(const struct ct_group *group, const double normal[3], stru
 
 void ct_geometry(struct ct_group *group, struct grid *grid, struct refusals *refusals) {
     check_kinds(group, refusals);
-    if (refusals->count > 0) {
+    if (refusals->count > 0)
         return;
-    }
     check_alike(group, refusals);
     double normal[3];
     cross(group->headers[0].row_direction, group->headers[0].column_direction, normal);
     check_axial(normal, refusals);
     sort_along(group, normal);
-    if (group->count < CT_SLICES_MIN) {
+    if (group->count < CT_SLICES_MIN)
         refusals_add(refusals, REFUSAL_TOO_FEW_SLICES, "%zu slices (%d are the least)", group->count, CT_SLICES_MIN);
-    }
     if (refusals->count == 0) {
         check_gaps(group, usual_gap(group), refusals);
         check_tilt(group, normal, refusals);
     }
-    if (refusals->count == 0) {
+    if (refusals->count == 0)
         fill_grid(group, normal, grid);
-    }
 }

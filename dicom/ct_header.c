@@ -28,11 +28,9 @@ static void add_problem(struct ct_header *header, const char *format, ...) {
 }
 
 static bool read_numbers(const struct shim_dataset *dataset, uint32_t tag, size_t count, double *out) {
-    for (size_t i = 0; i < count; i++) {
-        if (!shim_get_f64(dataset, tag, i, &out[i])) {
+    for (size_t i = 0; i < count; i++)
+        if (!shim_get_f64(dataset, tag, i, &out[i]))
             return false;
-        }
-    }
     return true;
 }
 
@@ -42,21 +40,18 @@ static double dot(const double a[3], const double b[3]) {
 
 static bool normalise(double direction[3]) {
     const double length = sqrt(dot(direction, direction));
-    if (!(fabs(length - 1) < 0.01)) {
+    if (!(fabs(length - 1) < 0.01))
         return false;
-    }
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 3; i++)
         direction[i] /= length;
-    }
     return true;
 }
 
 /* PS3.3 C.7.6.2: all Type 1 in CT. */
 static void read_plane(const struct shim_dataset *dataset, struct ct_header *out) {
     double orientation[6], spacing[2];
-    if (!read_numbers(dataset, TAG_POSITION, 3, out->position_lps_mm)) {
+    if (!read_numbers(dataset, TAG_POSITION, 3, out->position_lps_mm))
         add_problem(out, "Image Position (Patient) is missing");
-    }
     if (!read_numbers(dataset, TAG_ORIENTATION, 6, orientation)) {
         add_problem(out, "Image Orientation (Patient) is missing");
         return;
@@ -64,51 +59,42 @@ static void read_plane(const struct shim_dataset *dataset, struct ct_header *out
     memcpy(out->row_direction, orientation, sizeof out->row_direction);
     memcpy(out->column_direction, orientation + 3, sizeof out->column_direction);
     if (!normalise(out->row_direction) || !normalise(out->column_direction) ||
-        fabs(dot(out->row_direction, out->column_direction)) > 0.01) {
+        fabs(dot(out->row_direction, out->column_direction)) > 0.01)
         add_problem(out, "Image Orientation (Patient) is not two perpendicular unit vectors");
-    }
-    if (!read_numbers(dataset, TAG_PIXEL_SPACING, 2, spacing)) {
+    if (!read_numbers(dataset, TAG_PIXEL_SPACING, 2, spacing))
         add_problem(out, "Pixel Spacing is missing");
-    } else if (spacing[0] < 0.05 || spacing[0] > 10 || spacing[1] < 0.05 || spacing[1] > 10) {
+    else if (spacing[0] < 0.05 || spacing[0] > 10 || spacing[1] < 0.05 || spacing[1] > 10)
         add_problem(out, "Pixel Spacing of %g x %g mm is no CT's", spacing[0], spacing[1]);
-    }
     out->spacing_ij_mm[0] = spacing[1]; /* between columns, so along i: PS3.3 10.7.1.3 */
     out->spacing_ij_mm[1] = spacing[0];
-    for (size_t i = 0; i < 3; i++) {
-        if (fabs(out->position_lps_mm[i]) > 1e5) {
+    for (size_t i = 0; i < 3; i++)
+        if (fabs(out->position_lps_mm[i]) > 1e5)
             add_problem(out, "Image Position (Patient) is %g m away", out->position_lps_mm[i] / 1000);
-        }
-    }
 }
 
 /* Type 1 in the CT Image module, PS3.3 C.8.2.1: a guessed intercept would move every tissue by 1,024 units. */
 static void read_rescale(const struct shim_dataset *dataset, struct ct_header *out) {
-    if (!shim_get_f64(dataset, TAG_INTERCEPT, 0, &out->intercept)) {
+    if (!shim_get_f64(dataset, TAG_INTERCEPT, 0, &out->intercept))
         add_problem(out, "Rescale Intercept is missing");
-    }
-    if (!shim_get_f64(dataset, TAG_SLOPE, 0, &out->slope)) {
+    if (!shim_get_f64(dataset, TAG_SLOPE, 0, &out->slope))
         add_problem(out, "Rescale Slope is missing");
-    } else if (out->slope == 0 || fabs(out->slope) > 1000 || fabs(out->intercept) > 1e6) {
+    else if (out->slope == 0 || fabs(out->slope) > 1000 || fabs(out->intercept) > 1e6)
         add_problem(out, "Rescale Slope %g and Intercept %g are no CT's", out->slope, out->intercept);
-    }
 }
 
 /* US or SS by Pixel Representation; written with the wrong one so often that both are taken. */
 static int32_t as_stored(int64_t value, const struct pixel_format *format) {
-    if (format->is_signed && value > INT16_MAX) {
+    if (format->is_signed && value > INT16_MAX)
         return (int32_t)(value - 65536);
-    }
     return (int32_t)(!format->is_signed && value < 0 ? value + 65536 : value);
 }
 
 static void read_padding(const struct shim_dataset *dataset, struct ct_header *out) {
     int64_t first = 0, last = 0;
-    if (!shim_get_i64(dataset, TAG_PADDING, 0, &first) || first < INT16_MIN || first > UINT16_MAX) {
+    if (!shim_get_i64(dataset, TAG_PADDING, 0, &first) || first < INT16_MIN || first > UINT16_MAX)
         return;
-    }
-    if (!shim_get_i64(dataset, TAG_PADDING_LIMIT, 0, &last) || last < INT16_MIN || last > UINT16_MAX) {
+    if (!shim_get_i64(dataset, TAG_PADDING_LIMIT, 0, &last) || last < INT16_MIN || last > UINT16_MAX)
         last = first;
-    }
     const int32_t a = as_stored(first, &out->format), b = as_stored(last, &out->format);
     out->has_padding = true;
     out->padding_first = a < b ? a : b;
@@ -122,11 +108,10 @@ static void read_image(const struct shim_dataset *dataset, struct ct_header *out
     out->is_localizer = strstr(image_type, "LOCALIZER") != NULL; /* value 3, PS3.3 C.8.2.1.1.1 */
     shim_get_string(dataset, TAG_KERNEL, out->kernel, sizeof out->kernel);
     (void)shim_get_f64(dataset, TAG_THICKNESS, 0, &out->thickness_mm);
-    if (!pixels_format_read(dataset, &out->format, &why)) {
+    if (!pixels_format_read(dataset, &out->format, &why))
         add_problem(out, "%.150s", why.text);
-    } else if (out->format.frames != 1) {
+    else if (out->format.frames != 1)
         add_problem(out, "%u frames in one CT image", out->format.frames);
-    }
     read_plane(dataset, out);
     read_rescale(dataset, out);
     read_padding(dataset, out);
@@ -141,9 +126,8 @@ static void read_header(const struct shim_dataset *dataset, struct ct_header *ou
     shim_get_string(dataset, TAG_MODALITY, out->modality, sizeof out->modality);
     shim_get_string(dataset, TAG_SERIES_DESCRIPTION, out->series_description, sizeof out->series_description);
     (void)shim_get_i64(dataset, TAG_INSTANCE_NUMBER, 0, &out->instance_number);
-    if (out->sop_instance_uid[0] == '\0' || out->series_uid[0] == '\0' || out->study_uid[0] == '\0') {
+    if (out->sop_instance_uid[0] == '\0' || out->series_uid[0] == '\0' || out->study_uid[0] == '\0')
         add_problem(out, "a UID of study, series or instance is missing");
-    }
     out->is_ct_image = strcmp(out->sop_class_uid, CT_IMAGE_STORAGE) == 0;
     if (strcmp(out->sop_class_uid, ENHANCED_CT_STORAGE) == 0) {
         out->is_ct_image = true;
@@ -155,14 +139,12 @@ static void read_header(const struct shim_dataset *dataset, struct ct_header *ou
 
 bool ct_header_read(const char *path, struct ct_header *out, struct err *err) {
     PULMO_SCOPED(bytes_free) struct bytes file = {0};
-    if (!bytes_read_file(path, CT_FILE_BYTES_MAX, &file, err)) {
+    if (!bytes_read_file(path, CT_FILE_BYTES_MAX, &file, err))
         return false;
-    }
     PULMO_SCOPED(shim_dataset_free_at)
     struct shim_dataset *dataset = shim_dataset_parse_header(file.data, file.size, err);
-    if (dataset == NULL) {
+    if (dataset == NULL)
         return false;
-    }
     struct ct_header header = {.slope = 1};
     read_header(dataset, &header);
     *out = header;

@@ -25,13 +25,11 @@ static bool read_slice(const char *path, const struct ct_header *header, int32_t
                        struct err *err) {
     const size_t count = (size_t)header->format.rows * header->format.columns;
     PULMO_SCOPED(bytes_free) struct bytes file = {0};
-    if (!bytes_read_file(path, CT_FILE_BYTES_MAX, &file, err)) {
+    if (!bytes_read_file(path, CT_FILE_BYTES_MAX, &file, err))
         return false;
-    }
     PULMO_SCOPED(shim_dataset_free_at) struct shim_dataset *dataset = shim_dataset_parse(file.data, file.size, err);
-    if (dataset == NULL || !shim_frame_decode(dataset, 0, stored, count, err)) {
+    if (dataset == NULL || !shim_frame_decode(dataset, 0, stored, count, err))
         return false;
-    }
     rescale(stored, count, header, out);
     return true;
 }
@@ -85,9 +83,8 @@ static void *decode_slices(void *context) {
     while (take(work, &k)) {
         const struct ct_header *header = &work->group->headers[k];
         why = (struct err){0};
-        if (!read_slice(work->paths[header->path_index], header, stored, work->volume->hu + k * plane, &why)) {
+        if (!read_slice(work->paths[header->path_index], header, stored, work->volume->hu + k * plane, &why))
             merge(work, k, &why);
-        }
     }
     return NULL;
 }
@@ -97,13 +94,11 @@ static void run(struct work *work) {
     const long processors = sysconf(_SC_NPROCESSORS_ONLN);
     long started = 0;
     while (started + 1 < processors && started < THREADS_MAX - 1 &&
-           pthread_create(&threads[started], NULL, decode_slices, work) == 0) {
+           pthread_create(&threads[started], NULL, decode_slices, work) == 0)
         started++;
-    }
     decode_slices(work);
-    for (long i = 0; i < started; i++) {
+    for (long i = 0; i < started; i++)
         pthread_join(threads[i], NULL);
-    }
 }
 
 bool ct_pixels(const struct ct_group *group, const char *const *paths, struct volume *volume, struct refusals *refusals,
@@ -111,9 +106,8 @@ bool ct_pixels(const struct ct_group *group, const char *const *paths, struct vo
     struct work work = {.group = group, .paths = paths, .volume = volume, .lock = PTHREAD_MUTEX_INITIALIZER};
     run(&work);
     pthread_mutex_destroy(&work.lock);
-    if (work.fault.kind != ERR_NONE) {
+    if (work.fault.kind != ERR_NONE)
         return err_set(err, work.fault.kind, "%s", work.fault.text);
-    }
     if (work.damaged > 0) {
         refusals_add(refusals, REFUSAL_UNREADABLE, "%zu of %zu slices cannot be decoded: %.120s", work.damaged,
                      group->count, work.damage.text);

@@ -17,13 +17,11 @@ struct score {
 static int compare_headers(const void *a, const void *b) {
     const struct ct_header *x = a, *y = b;
     const int series = strcmp(x->series_uid, y->series_uid);
-    if (series != 0) {
+    if (series != 0)
         return series;
-    }
     const int instance = strcmp(x->sop_instance_uid, y->sop_instance_uid);
-    if (instance != 0) {
+    if (instance != 0)
         return instance;
-    }
     return x->path_index < y->path_index ? -1 : x->path_index > y->path_index;
 }
 
@@ -33,22 +31,17 @@ static int compare_headers(const void *a, const void *b) {
  * Philips letters. An unknown name counts as soft. */
 static bool is_sharp(const char *kernel) {
     static const char *const words[] = {"LUNG", "BONE", "EDGE", "SHARP", "DETAIL"};
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
-        if (strcasestr(kernel, words[i]) != NULL) {
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (strcasestr(kernel, words[i]) != NULL)
             return true;
-        }
-    }
     const char *digits = kernel;
-    while (*digits != '\0' && !isdigit((unsigned char)*digits)) {
+    while (*digits != '\0' && !isdigit((unsigned char)*digits))
         digits++;
-    }
     const long number = strtol(digits, NULL, 10);
-    if (strncasecmp(kernel, "FC", 2) == 0) {
+    if (strncasecmp(kernel, "FC", 2) == 0)
         return number >= 30;
-    }
-    if (*digits != '\0') {
+    if (*digits != '\0')
         return number >= 60;
-    }
     return strcmp(kernel, "L") == 0 || strcmp(kernel, "D") == 0 || strcmp(kernel, "E") == 0 ||
            strncmp(kernel, "Y", 1) == 0;
 }
@@ -65,12 +58,10 @@ static bool is_axial(const struct ct_header *header) {
 }
 
 static int kind_of(const struct ct_header *header) {
-    if (!header->is_ct_image) {
+    if (!header->is_ct_image)
         return 0;
-    }
-    if (header->is_localizer) {
+    if (header->is_localizer)
         return 1;
-    }
     return header->problem[0] == '\0' && is_axial(header) ? 3 : 2;
 }
 
@@ -89,9 +80,8 @@ static struct score score_of(const struct ct_header *headers, size_t count) {
         }
     }
     struct score score = {.kind = 0};
-    for (int kind = 1; kind < 4; kind++) {
+    for (int kind = 1; kind < 4; kind++)
         score.kind = kinds[kind] > 0 ? kind : score.kind;
-    }
     score.count = kinds[score.kind];
     score.spacing_mm = score.kind == 3 && score.count > 1 ? (high - low) / (double)(score.count - 1) : 1000;
     score.spacing_mm = round(score.spacing_mm * 4) / 4;
@@ -101,18 +91,14 @@ static struct score score_of(const struct ct_header *headers, size_t count) {
 }
 
 static bool is_better(const struct score *a, const struct score *b) {
-    if (a->kind != b->kind) {
+    if (a->kind != b->kind)
         return a->kind > b->kind;
-    }
-    if (a->covers != b->covers) {
+    if (a->covers != b->covers)
         return a->covers > b->covers;
-    }
-    if (a->spacing_mm != b->spacing_mm) {
+    if (a->spacing_mm != b->spacing_mm)
         return a->spacing_mm < b->spacing_mm;
-    }
-    if (a->soft_kernel != b->soft_kernel) {
+    if (a->soft_kernel != b->soft_kernel)
         return a->soft_kernel > b->soft_kernel;
-    }
     return a->count > b->count; /* equal: the lower UID, which came first, stays */
 }
 
@@ -120,19 +106,16 @@ static bool is_better(const struct score *a, const struct score *b) {
 
 static size_t series_length(const struct ct_header *headers, size_t count) {
     size_t length = 1;
-    while (length < count && strcmp(headers[0].series_uid, headers[length].series_uid) == 0) {
+    while (length < count && strcmp(headers[0].series_uid, headers[length].series_uid) == 0)
         length++;
-    }
     return length;
 }
 
 static size_t drop_repeats(struct ct_header *headers, size_t count) {
     size_t kept = 1;
-    for (size_t i = 1; i < count; i++) {
-        if (strcmp(headers[i].sop_instance_uid, headers[kept - 1].sop_instance_uid) != 0) {
+    for (size_t i = 1; i < count; i++)
+        if (strcmp(headers[i].sop_instance_uid, headers[kept - 1].sop_instance_uid) != 0)
             headers[kept++] = headers[i];
-        }
-    }
     return kept;
 }
 
@@ -140,9 +123,8 @@ static size_t drop_bystanders(struct ct_header *headers, size_t count, int kind)
     size_t kept = 0;
     for (size_t i = 0; i < count; i++) {
         const int own = kind_of(&headers[i]);
-        if (kind < 2 || own >= 2) {
+        if (kind < 2 || own >= 2)
             headers[kept++] = headers[i];
-        }
     }
     return kept;
 }

@@ -12,13 +12,11 @@ static const uint32_t TAG_SOP_CLASS = 0x00080016, TAG_SOP_INSTANCE = 0x00080018,
 /* Digits and dots (PS3.5 9.1): an identifier that is part of a file's name somewhere must not be a path. Components
  * with leading zeros are against the rule, but harmless and seen in the field. */
 static bool check_uid(const char *uid, const char *name, struct err *err) {
-    if (uid[0] == '\0') {
+    if (uid[0] == '\0')
         return err_set(err, ERR_INPUT, "%s is missing", name);
-    }
     const size_t length = strlen(uid);
-    if (strspn(uid, "0123456789.") != length || uid[0] == '.' || uid[length - 1] == '.' || strstr(uid, "..") != NULL) {
+    if (strspn(uid, "0123456789.") != length || uid[0] == '.' || uid[length - 1] == '.' || strstr(uid, "..") != NULL)
         return err_set(err, ERR_INPUT, "%s is not a UID", name);
-    }
     return true;
 }
 
@@ -27,12 +25,10 @@ static bool read_uid(const struct shim_dataset *dataset, uint32_t tag, const cha
                      struct err *err) {
     char value[2 * DICOM_UID_SIZE];
     shim_get_string(dataset, tag, value, sizeof value);
-    if (strlen(value) >= DICOM_UID_SIZE) {
+    if (strlen(value) >= DICOM_UID_SIZE)
         return err_set(err, ERR_INPUT, "%s has more than %d characters", name, DICOM_UID_SIZE - 1);
-    }
-    if (!check_uid(value, name, err)) {
+    if (!check_uid(value, name, err))
         return false;
-    }
     memcpy(out, value, strlen(value) + 1);
     return true;
 }
@@ -40,11 +36,9 @@ static bool read_uid(const struct shim_dataset *dataset, uint32_t tag, const cha
 /* Control characters end up in logs, headers and HTML attributes of others: they become spaces. */
 static void read_text(const struct shim_dataset *dataset, uint32_t tag, char *out, size_t size) {
     shim_get_string(dataset, tag, out, size);
-    for (char *p = out; *p != '\0'; p++) {
-        if ((unsigned char)*p < 0x20 || *p == 0x7F) {
+    for (char *p = out; *p != '\0'; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7F)
             *p = ' ';
-        }
-    }
 }
 
 static void read_texts(const struct shim_dataset *dataset, struct instance *out) {
@@ -64,11 +58,9 @@ static void read_texts(const struct shim_dataset *dataset, struct instance *out)
 static bool is_ct_class(const char *uid) {
     static const char *const uids[] = {"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1",
                                        "1.2.840.10008.5.1.4.1.1.2.2"};
-    for (size_t i = 0; i < sizeof uids / sizeof uids[0]; i++) {
-        if (strcmp(uid, uids[i]) == 0) {
+    for (size_t i = 0; i < sizeof uids / sizeof uids[0]; i++)
+        if (strcmp(uid, uids[i]) == 0)
             return true;
-        }
-    }
     return false;
 }
 
@@ -77,21 +69,18 @@ static bool check_image(const struct shim_dataset *dataset, struct err *err) {
     struct pixel_format format;
     const uint8_t *data = NULL;
     size_t size = 0;
-    if (!pixels_format_read(dataset, &format, err)) {
+    if (!pixels_format_read(dataset, &format, err))
         return false;
-    }
-    if (!shim_has(dataset, TAG_PIXEL_DATA)) {
+    if (!shim_has(dataset, TAG_PIXEL_DATA))
         return err_set(err, ERR_INPUT, "Pixel Data is missing");
-    }
     const size_t fragments = shim_fragment_count(dataset);
     if (fragments > 0) {
         return fragments > format.frames ||
                err_set(err, ERR_INPUT, "Pixel Data holds %zu fragments for %u frames", fragments - 1, format.frames);
     }
     const size_t promised = (size_t)format.rows * format.columns * format.frames * (format.bits_allocated / 8);
-    if (!shim_get_bytes(dataset, TAG_PIXEL_DATA, &data, &size) || size < promised) {
+    if (!shim_get_bytes(dataset, TAG_PIXEL_DATA, &data, &size) || size < promised)
         return err_set(err, ERR_INPUT, "Pixel Data holds %zu bytes where %zu are promised", size, promised);
-    }
     return true;
 }
 
@@ -101,14 +90,12 @@ bool dicom_instance_parse(const void *part10, size_t size, struct instance *out,
     if (dataset == NULL || !read_uid(dataset, TAG_SOP_CLASS, "SOP Class UID", instance.sop_class_uid, err) ||
         !read_uid(dataset, TAG_SOP_INSTANCE, "SOP Instance UID", instance.sop_instance_uid, err) ||
         !read_uid(dataset, 0x0020000D, "Study Instance UID", instance.study_uid, err) ||
-        !read_uid(dataset, 0x0020000E, "Series Instance UID", instance.series_uid, err)) {
+        !read_uid(dataset, 0x0020000E, "Series Instance UID", instance.series_uid, err))
         return false;
-    }
     const char *syntax = shim_dataset_transfer_syntax(dataset);
     if (!check_uid(syntax, "Transfer Syntax UID", err) ||
-        (is_ct_class(instance.sop_class_uid) && !check_image(dataset, err))) {
+        (is_ct_class(instance.sop_class_uid) && !check_image(dataset, err)))
         return false;
-    }
     memcpy(instance.transfer_syntax_uid, syntax, strlen(syntax) + 1);
     read_texts(dataset, &instance);
     *out = instance;
@@ -121,21 +108,17 @@ bool dicom_instance_parse(const void *part10, size_t size, struct instance *out,
 bool dicom_pixel_digest(const void *part10, size_t size, char out[65], struct err *err) {
     PULMO_SCOPED(shim_dataset_free_at) struct shim_dataset *dataset = shim_dataset_parse(part10, size, err);
     struct pixel_format format;
-    if (dataset == NULL || !pixels_format_read(dataset, &format, err)) {
+    if (dataset == NULL || !pixels_format_read(dataset, &format, err))
         return false;
-    }
     const size_t count = (size_t)format.rows * format.columns;
     PULMO_SCOPED(pulmo_free_at) int32_t *values = pulmo_alloc(count, sizeof *values, err);
     PULMO_SCOPED(pulmo_free_at) char *digests = pulmo_alloc(format.frames, DIGEST_HEX_SIZE, err);
-    if (values == NULL || digests == NULL) {
+    if (values == NULL || digests == NULL)
         return false;
-    }
-    for (uint32_t frame = 0; frame < format.frames; frame++) {
+    for (uint32_t frame = 0; frame < format.frames; frame++)
         if (!shim_frame_decode(dataset, frame, values, count, err) ||
-            !digest_hex(values, count * sizeof *values, digests + (size_t)frame * DIGEST_HEX_SIZE, err)) {
+            !digest_hex(values, count * sizeof *values, digests + (size_t)frame * DIGEST_HEX_SIZE, err))
             return false;
-        }
-    }
     if (format.frames == 1) {
         memcpy(out, digests, DIGEST_HEX_SIZE);
         return true;

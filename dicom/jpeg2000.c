@@ -34,9 +34,8 @@ static OPJ_SIZE_T read_some(void *buffer, OPJ_SIZE_T size, void *context) {
     struct reader *reader = context;
     const size_t left = reader->size - reader->offset;
     const size_t count = size < left ? size : left;
-    if (count == 0) {
+    if (count == 0)
         return (OPJ_SIZE_T)-1; /* OpenJPEG's end of stream */
-    }
     memcpy(buffer, reader->data + reader->offset, count);
     reader->offset += count;
     return count;
@@ -46,18 +45,16 @@ static OPJ_OFF_T skip_some(OPJ_OFF_T count, void *context) {
     struct reader *reader = context;
     const OPJ_OFF_T left = (OPJ_OFF_T)(reader->size - reader->offset);
     const OPJ_OFF_T step = count < left ? count : left;
-    if (step < 0) {
+    if (step < 0)
         return -1;
-    }
     reader->offset += (size_t)step;
     return step;
 }
 
 static OPJ_BOOL seek_to(OPJ_OFF_T offset, void *context) {
     struct reader *reader = context;
-    if (offset < 0 || (size_t)offset > reader->size) {
+    if (offset < 0 || (size_t)offset > reader->size)
         return OPJ_FALSE;
-    }
     reader->offset = (size_t)offset;
     return OPJ_TRUE;
 }
@@ -88,21 +85,18 @@ enum { SSIZ_OFFSET = 42, SSIZ_SIGNED = 0x80, SSIZ_WIDE = 24 };
  * Reversible decoding of signed samples depends on the precision nowhere else. Returns the stream's own precision. */
 static uint32_t widen_signed(struct bytes *stream) {
     static const uint8_t start[] = {0xFF, 0x4F, 0xFF, 0x51};
-    if (stream->size <= SSIZ_OFFSET || memcmp(stream->data, start, sizeof start) != 0) {
+    if (stream->size <= SSIZ_OFFSET || memcmp(stream->data, start, sizeof start) != 0)
         return 0;
-    }
     const uint8_t ssiz = stream->data[SSIZ_OFFSET];
     const uint32_t precision = (ssiz & ~(uint32_t)SSIZ_SIGNED) + 1;
-    if ((ssiz & SSIZ_SIGNED) != 0 && precision <= 16) {
+    if ((ssiz & SSIZ_SIGNED) != 0 && precision <= 16)
         stream->data[SSIZ_OFFSET] = SSIZ_SIGNED | (SSIZ_WIDE - 1);
-    }
     return precision;
 }
 
 static bool check_image(const opj_image_t *image, const struct jpeg2000_image *expected, struct err *err) {
-    if (image->numcomps != 1) {
+    if (image->numcomps != 1)
         return err_set(err, ERR_UNSUPPORTED, "JPEG 2000 stream has %u components, not 1", image->numcomps);
-    }
     const opj_image_comp_t *component = &image->comps[0];
     if (component->w != expected->columns || component->h != expected->rows) {
         return err_set(err, ERR_INPUT, "JPEG 2000 stream is %u x %u where the header says %u x %u", component->w,
@@ -126,29 +120,23 @@ bool jpeg2000_decode(struct bytes *stream, const struct jpeg2000_image *image, i
     PULMO_SCOPED(stream_free_at) opj_stream_t *input = open_reader(&reader);
     PULMO_SCOPED(codec_free_at) opj_codec_t *codec = opj_create_decompress(format_of(stream));
     PULMO_SCOPED(image_free_at) opj_image_t *decoded = NULL;
-    if (input == NULL || codec == NULL) {
+    if (input == NULL || codec == NULL)
         return err_set(err, ERR_MEMORY, "out of memory for the JPEG 2000 decoder");
-    }
     opj_set_error_handler(codec, ignore_message, NULL);
     opj_set_warning_handler(codec, ignore_message, NULL);
     opj_dparameters_t parameters;
     opj_set_default_decoder_parameters(&parameters);
-    if (!opj_setup_decoder(codec, &parameters) || !opj_read_header(input, codec, &decoded)) {
+    if (!opj_setup_decoder(codec, &parameters) || !opj_read_header(input, codec, &decoded))
         return err_set(err, ERR_INPUT, "JPEG 2000 stream has no readable header");
-    }
-    if (!check_image(decoded, image, err)) {
+    if (!check_image(decoded, image, err))
         return false;
-    }
     precision = precision != 0 ? precision : decoded->comps[0].prec;
-    if (precision > 16) {
+    if (precision > 16)
         return err_set(err, ERR_UNSUPPORTED, "JPEG 2000 stream of %u bits a sample", precision);
-    }
-    if (!opj_decode(codec, input, decoded) || decoded->comps[0].data == NULL) {
+    if (!opj_decode(codec, input, decoded) || decoded->comps[0].data == NULL)
         return err_set(err, ERR_INPUT, "JPEG 2000 stream is damaged or cut off");
-    }
-    if (!check_image(decoded, image, err)) {
+    if (!check_image(decoded, image, err))
         return false;
-    }
     copy_values(&decoded->comps[0], precision, image->is_signed, out);
     return true;
 }
@@ -164,7 +152,8 @@ struct writer {
 static OPJ_SIZE_T write_some(void *buffer, OPJ_SIZE_T size, void *context) {
     struct writer *writer = context;
     const size_t overlap = writer->bytes.size - writer->offset < size ? writer->bytes.size - writer->offset : size;
-    memcpy(writer->bytes.data + writer->offset, buffer, overlap);
+    if (overlap > 0)
+        memcpy(writer->bytes.data + writer->offset, buffer, overlap);
     const uint8_t *rest = (const uint8_t *)buffer + overlap;
     if (size > overlap && !bytes_append(&writer->bytes, rest, size - overlap, STREAM_BYTES_MAX, NULL)) {
         writer->failed = true;
@@ -176,9 +165,8 @@ static OPJ_SIZE_T write_some(void *buffer, OPJ_SIZE_T size, void *context) {
 
 static OPJ_BOOL seek_written(OPJ_OFF_T offset, void *context) {
     struct writer *writer = context;
-    if (offset < 0 || (size_t)offset > writer->bytes.size) {
+    if (offset < 0 || (size_t)offset > writer->bytes.size)
         return OPJ_FALSE;
-    }
     writer->offset = (size_t)offset;
     return OPJ_TRUE;
 }
@@ -207,9 +195,8 @@ static opj_image_t *image_of(const int32_t *values, const struct jpeg2000_image 
 
 static int resolutions_of(const struct jpeg2000_image *image) {
     int count = 1;
-    for (uint32_t side = image->columns < image->rows ? image->columns : image->rows; side >= 2 && count < 6; count++) {
+    for (uint32_t side = image->columns < image->rows ? image->columns : image->rows; side >= 2 && count < 6; count++)
         side /= 2;
-    }
     return count;
 }
 
@@ -230,9 +217,8 @@ bool jpeg2000_encode(const int32_t *values, const struct jpeg2000_image *image, 
     PULMO_SCOPED(codec_free_at) opj_codec_t *codec = opj_create_compress(OPJ_CODEC_J2K);
     PULMO_SCOPED(stream_free_at) opj_stream_t *stream = opj_stream_create(STREAM_BLOCK_SIZE, OPJ_FALSE);
     PULMO_SCOPED(image_free_at) opj_image_t *source = image_of(values, image);
-    if (codec == NULL || stream == NULL || source == NULL) {
+    if (codec == NULL || stream == NULL || source == NULL)
         return err_set(err, ERR_MEMORY, "out of memory for the JPEG 2000 encoder");
-    }
     opj_set_error_handler(codec, ignore_message, NULL);
     opj_set_warning_handler(codec, ignore_message, NULL);
     opj_stream_set_write_function(stream, write_some);

@@ -21,37 +21,31 @@ static bool read_us(const struct shim_dataset *dataset, uint32_t tag, const char
                     struct err *err) {
     char vr[3] = "";
     int64_t value = 0;
-    if (!shim_vr(dataset, tag, vr) || shim_value_count(dataset, tag) == 0) {
+    if (!shim_vr(dataset, tag, vr) || shim_value_count(dataset, tag) == 0)
         return err_set(err, ERR_INPUT, "%s is missing", name);
-    }
-    if (strcmp(vr, "US") != 0) {
+    if (strcmp(vr, "US") != 0)
         return err_set(err, ERR_INPUT, "%s has VR %s where US is required", name, vr);
-    }
-    if (!shim_get_i64(dataset, tag, 0, &value) || value < 0 || value > UINT16_MAX) {
+    if (!shim_get_i64(dataset, tag, 0, &value) || value < 0 || value > UINT16_MAX)
         return err_set(err, ERR_INPUT, "%s cannot be read", name);
-    }
     *out = (uint32_t)value;
     return true;
 }
 
 static bool check_sides(const struct pixel_format *format, struct err *err) {
-    if (format->rows == 0 || format->columns == 0) {
+    if (format->rows == 0 || format->columns == 0)
         return err_set(err, ERR_INPUT, "an image of %u x %u pixels", format->columns, format->rows);
-    }
     if (format->rows > PIXELS_SIDE_MAX || format->columns > PIXELS_SIDE_MAX) {
         return err_set(err, ERR_LIMIT, "%u x %u pixels are more than %d x %d", format->columns, format->rows,
                        PIXELS_SIDE_MAX, PIXELS_SIDE_MAX);
     }
-    if (format->frames > PIXELS_FRAMES_MAX) {
+    if (format->frames > PIXELS_FRAMES_MAX)
         return err_set(err, ERR_LIMIT, "%u frames are more than %d", format->frames, PIXELS_FRAMES_MAX);
-    }
     return true;
 }
 
 static bool check_bits(const struct pixel_format *format, struct err *err) {
-    if (format->bits_allocated != 8 && format->bits_allocated != 16) {
+    if (format->bits_allocated != 8 && format->bits_allocated != 16)
         return err_set(err, ERR_UNSUPPORTED, "Bits Allocated %u (8 and 16 are read)", format->bits_allocated);
-    }
     if (format->bits_stored == 0 || format->bits_stored > format->bits_allocated ||
         format->high_bit >= format->bits_allocated || format->high_bit + 1 < format->bits_stored) {
         return err_set(err, ERR_INPUT, "Bits Stored %u and High Bit %u contradict Bits Allocated %u",
@@ -63,13 +57,11 @@ static bool check_bits(const struct pixel_format *format, struct err *err) {
 static bool check_monochrome(const struct shim_dataset *dataset, struct err *err) {
     uint32_t samples = 0;
     char photometric[32];
-    if (!read_us(dataset, TAG_SAMPLES, "Samples per Pixel", &samples, err)) {
+    if (!read_us(dataset, TAG_SAMPLES, "Samples per Pixel", &samples, err))
         return false;
-    }
     shim_get_string(dataset, TAG_PHOTOMETRIC, photometric, sizeof photometric);
-    if (samples != 1 || (strcmp(photometric, "MONOCHROME2") != 0 && strcmp(photometric, "MONOCHROME1") != 0)) {
+    if (samples != 1 || (strcmp(photometric, "MONOCHROME2") != 0 && strcmp(photometric, "MONOCHROME1") != 0))
         return err_set(err, ERR_UNSUPPORTED, "not a monochrome image (%u samples a pixel)", samples);
-    }
     return true;
 }
 
@@ -82,17 +74,14 @@ bool pixels_format_read(const struct shim_dataset *dataset, struct pixel_format 
         !read_us(dataset, TAG_BITS_ALLOCATED, "Bits Allocated", &format.bits_allocated, err) ||
         !read_us(dataset, TAG_BITS_STORED, "Bits Stored", &format.bits_stored, err) ||
         !read_us(dataset, TAG_HIGH_BIT, "High Bit", &format.high_bit, err) ||
-        !read_us(dataset, TAG_REPRESENTATION, "Pixel Representation", &representation, err)) {
+        !read_us(dataset, TAG_REPRESENTATION, "Pixel Representation", &representation, err))
         return false;
-    }
-    if (shim_get_i64(dataset, TAG_FRAMES, 0, &frames) && (frames < 1 || frames > INT32_MAX)) {
+    if (shim_get_i64(dataset, TAG_FRAMES, 0, &frames) && (frames < 1 || frames > INT32_MAX))
         return err_set(err, ERR_INPUT, "Number of Frames is %lld", (long long)frames);
-    }
     format.frames = (uint32_t)frames;
     format.is_signed = representation == 1;
-    if (!check_sides(&format, err) || !check_bits(&format, err) || !check_monochrome(dataset, err)) {
+    if (!check_sides(&format, err) || !check_bits(&format, err) || !check_monochrome(dataset, err))
         return false;
-    }
     *out = format;
     return true;
 }
@@ -106,9 +95,8 @@ static void unpack(const uint8_t *raw, size_t sample_size, const struct pixel_fo
     const int32_t range = 1 << format->bits_stored;
     for (size_t i = 0; i < count; i++) {
         uint16_t container = raw[i * sample_size];
-        if (sample_size == 2) {
+        if (sample_size == 2)
             memcpy(&container, raw + 2 * i, 2);
-        }
         const int32_t value = (container >> shift) & (range - 1);
         out[i] = format->is_signed && value >= range / 2 ? value - range : value;
     }
@@ -120,9 +108,8 @@ static bool decode_native(const struct shim_dataset *dataset, const struct pixel
     const size_t frame_size = (size_t)format->rows * format->columns * sample_size;
     const uint8_t *raw = NULL;
     size_t size = 0;
-    if (!shim_get_bytes(dataset, TAG_PIXEL_DATA, &raw, &size)) {
+    if (!shim_get_bytes(dataset, TAG_PIXEL_DATA, &raw, &size))
         return err_set(err, ERR_INPUT, "Pixel Data is missing");
-    }
     if (size / frame_size < format->frames) {
         return err_set(err, ERR_INPUT, "Pixel Data holds %zu bytes where %u frames of %zu bytes are promised", size,
                        format->frames, frame_size);
@@ -141,9 +128,8 @@ static size_t find_by_offset(const struct shim_dataset *dataset, const uint8_t *
     for (size_t i = 1; i < shim_fragment_count(dataset) && offset <= wanted; i++) {
         const uint8_t *data = NULL;
         size_t size = 0;
-        if (offset == wanted) {
+        if (offset == wanted)
             return i;
-        }
         offset += 8 + (shim_fragment(dataset, i, &data, &size) ? size : 0);
     }
     return 0;
@@ -156,9 +142,8 @@ static size_t find_by_marker(const struct shim_dataset *dataset, size_t frame) {
         size_t size = 0;
         const bool begins = shim_fragment(dataset, i, &data, &size) && size >= 2 && data[0] == 0xFF &&
                             (data[1] == 0xD8 || data[1] == 0x4F);
-        if (begins && seen++ == frame) {
+        if (begins && seen++ == frame)
             return i;
-        }
     }
     return 0;
 }
@@ -166,12 +151,10 @@ static size_t find_by_marker(const struct shim_dataset *dataset, size_t frame) {
 static size_t find_start(const struct shim_dataset *dataset, uint32_t frames, size_t frame) {
     const uint8_t *table = NULL;
     size_t table_size = 0;
-    if (frame == frames) {
+    if (frame == frames)
         return shim_fragment_count(dataset);
-    }
-    if (shim_fragment(dataset, 0, &table, &table_size) && table_size == (size_t)frames * 4) {
+    if (shim_fragment(dataset, 0, &table, &table_size) && table_size == (size_t)frames * 4)
         return find_by_offset(dataset, table, frame);
-    }
     return find_by_marker(dataset, frame);
 }
 
@@ -179,21 +162,18 @@ static size_t find_start(const struct shim_dataset *dataset, uint32_t frames, si
 static bool find_fragments(const struct shim_dataset *dataset, uint32_t frames, size_t frame, size_t range[2],
                            struct err *err) {
     const size_t count = shim_fragment_count(dataset);
-    if (count > FRAGMENTS_MAX) {
+    if (count > FRAGMENTS_MAX)
         return err_set(err, ERR_LIMIT, "%zu fragments of Pixel Data are more than %d", count, FRAGMENTS_MAX);
-    }
-    if (count < (size_t)frames + 1) {
+    if (count < (size_t)frames + 1)
         return err_set(err, ERR_INPUT, "Pixel Data holds %zu fragments for %u frames", count ? count - 1 : 0, frames);
-    }
     range[0] = 1 + frame;
     range[1] = 2 + frame;
     if (frames == 1) {
         range[1] = count;
         return true;
     }
-    if (count == (size_t)frames + 1) {
+    if (count == (size_t)frames + 1)
         return true;
-    }
     if (count > FRAGMENTS_SEARCH_MAX) {
         return err_set(err, ERR_LIMIT, "%zu fragments for %u frames are more than %d", count, frames,
                        FRAGMENTS_SEARCH_MAX);
@@ -208,15 +188,13 @@ bool shim_frame_fragments(const struct shim_dataset *dataset, size_t frame, stru
     struct pixel_format format;
     size_t range[2];
     struct bytes joined = {0};
-    if (!pixels_format_read(dataset, &format, err) || !find_fragments(dataset, format.frames, frame, range, err)) {
+    if (!pixels_format_read(dataset, &format, err) || !find_fragments(dataset, format.frames, frame, range, err))
         return false;
-    }
     for (size_t i = range[0]; i < range[1]; i++) {
         const uint8_t *data = NULL;
         size_t size = 0;
-        if (!shim_fragment(dataset, i, &data, &size)) {
+        if (!shim_fragment(dataset, i, &data, &size))
             continue; /* an empty fragment */
-        }
         if (!bytes_append(&joined, data, size, PULMO_ALLOC_MAX, err)) {
             bytes_free(&joined);
             return false;
@@ -256,9 +234,8 @@ static bool read_jpeg_header(const struct bytes *stream, struct jpeg_header *out
 static bool check_jpeg(const struct bytes *stream, const struct pixel_format *format, size_t *sample_size,
                        struct err *err) {
     struct jpeg_header header;
-    if (!read_jpeg_header(stream, &header)) {
+    if (!read_jpeg_header(stream, &header))
         return err_set(err, ERR_INPUT, "JPEG stream has no frame header");
-    }
     if (header.rows != format->rows || header.columns != format->columns || header.components != 1) {
         return err_set(err, ERR_INPUT, "JPEG stream is %u x %u x %u where the header says %u x %u", header.columns,
                        header.rows, header.components, format->columns, format->rows);
@@ -277,18 +254,15 @@ static bool decode_by_dcmtk(const struct shim_dataset *dataset, const struct pix
     PULMO_SCOPED(bytes_free) struct bytes stream = {0};
     size_t sample_size = format->bits_allocated / 8;
     if (!is_rle &&
-        (!shim_frame_fragments(dataset, frame, &stream, err) || !check_jpeg(&stream, format, &sample_size, err))) {
+        (!shim_frame_fragments(dataset, frame, &stream, err) || !check_jpeg(&stream, format, &sample_size, err)))
         return false;
-    }
     size_t range[2];
-    if (!find_fragments(dataset, format->frames, frame, range, err)) {
+    if (!find_fragments(dataset, format->frames, frame, range, err))
         return false;
-    }
     const size_t size = (size_t)format->rows * format->columns * (format->bits_allocated / 8);
     PULMO_SCOPED(pulmo_free_at) uint8_t *raw = pulmo_alloc(size + size % 2, 1, err);
-    if (raw == NULL || !shim_frame_decompress(dataset, frame, range[0], raw, size + size % 2, err)) {
+    if (raw == NULL || !shim_frame_decompress(dataset, frame, range[0], raw, size + size % 2, err))
         return false;
-    }
     unpack(raw, sample_size, format, out);
     return true;
 }
@@ -303,27 +277,23 @@ static bool decode_by_openjpeg(const struct shim_dataset *dataset, const struct 
 static bool is_jpeg2000(const char *uid) {
     static const char *const uids[] = {"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.201",
                                        "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"};
-    for (size_t i = 0; i < sizeof uids / sizeof uids[0]; i++) {
-        if (strcmp(uid, uids[i]) == 0) {
+    for (size_t i = 0; i < sizeof uids / sizeof uids[0]; i++)
+        if (strcmp(uid, uids[i]) == 0)
             return true;
-        }
-    }
     return false;
 }
 
 bool shim_frame_decode(const struct shim_dataset *dataset, size_t frame, int32_t *out, size_t count, struct err *err) {
     const char *uid = shim_dataset_transfer_syntax(dataset);
     struct pixel_format format;
-    if (!pixels_format_read(dataset, &format, err)) {
+    if (!pixels_format_read(dataset, &format, err))
         return false;
-    }
     if (count != (size_t)format.rows * format.columns || frame >= format.frames) {
         return err_set(err, ERR_INPUT, "frame %zu of %u, or a buffer of %zu values for %u x %u", frame, format.frames,
                        count, format.columns, format.rows);
     }
-    if (!part10_encoding_of(uid).encapsulated) {
+    if (!part10_encoding_of(uid).encapsulated)
         return decode_native(dataset, &format, frame, out, err);
-    }
     return is_jpeg2000(uid) ? decode_by_openjpeg(dataset, &format, frame, out, err)
                             : decode_by_dcmtk(dataset, &format, frame, out, err);
 }

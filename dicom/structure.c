@@ -40,19 +40,16 @@ static uint32_t read_u32(const struct walk *walk, size_t at) {
 /* Short form of PS3.5 7.1.2: these, and what DCMTK reads the same way, a VR that is not two capital letters. */
 static bool has_short_length(const char vr[3]) {
     static const char names[] = "AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US ";
-    for (const char *name = names; *name != '\0'; name += 3) {
-        if (memcmp(name, vr, 2) == 0) {
+    for (const char *name = names; *name != '\0'; name += 3)
+        if (memcmp(name, vr, 2) == 0)
             return true;
-        }
-    }
     return vr[0] < 'A' || vr[0] > 'Z' || vr[1] < 'A' || vr[1] > 'Z';
 }
 
 static bool read_header(struct walk *walk, const struct level *level, struct header *out, struct err *err) {
     const size_t left = level->end - walk->offset;
-    if (left < 8) {
+    if (left < 8)
         return err_set(err, ERR_INPUT, "data set ends within an element, at byte %zu", walk->offset);
-    }
     struct header header = {.tag = (uint32_t)read_u16(walk, walk->offset) << 16 | read_u16(walk, walk->offset + 2)};
     size_t size = 8;
     if (header.tag >> 16 == 0xFFFE || !level->explicit_vr) {
@@ -83,9 +80,8 @@ static bool read_header(struct walk *walk, const struct level *level, struct hea
 }
 
 static bool enter(struct walk *walk, const struct header *header, struct level level, struct err *err) {
-    if (walk->depth + 1 == sizeof walk->levels / sizeof walk->levels[0]) {
+    if (walk->depth + 1 == sizeof walk->levels / sizeof walk->levels[0])
         return err_set(err, ERR_LIMIT, "sequences are nested more than %d deep", STRUCTURE_DEPTH_MAX);
-    }
     level.undefined = header->length == UNDEFINED_LENGTH;
     level.end = level.undefined ? walk->levels[walk->depth].end : walk->offset + header->length;
     walk->levels[++walk->depth] = level;
@@ -94,9 +90,8 @@ static bool enter(struct walk *walk, const struct header *header, struct level l
 
 static bool step_items(struct walk *walk, const struct level *level, struct err *err) {
     struct header header = {0};
-    if (!read_header(walk, level, &header, err)) {
+    if (!read_header(walk, level, &header, err))
         return false;
-    }
     if (header.tag == TAG_SEQUENCE_END && level->undefined) {
         walk->depth--;
         return true;
@@ -118,9 +113,8 @@ static bool looks_like_items(const struct walk *walk, const struct header *heade
 }
 
 static bool is_sequence(const struct walk *walk, const struct level *level, const struct header *header) {
-    if (header->length == UNDEFINED_LENGTH || strcmp(header->vr, "SQ") == 0) {
+    if (header->length == UNDEFINED_LENGTH || strcmp(header->vr, "SQ") == 0)
         return true;
-    }
     return !level->explicit_vr && header->tag != TAG_PIXEL_DATA && looks_like_items(walk, header);
 }
 
@@ -135,22 +129,18 @@ static bool count_element(struct walk *walk, const struct header *header, struct
 
 static bool step_elements(struct walk *walk, const struct level *level, struct err *err) {
     struct header header = {0};
-    if (!read_header(walk, level, &header, err)) {
+    if (!read_header(walk, level, &header, err))
         return false;
-    }
     if (header.tag == TAG_ITEM_END && level->undefined) {
         walk->depth--;
         return true;
     }
-    if (header.tag >> 16 == 0xFFFE) {
+    if (header.tag >> 16 == 0xFFFE)
         return err_set(err, ERR_INPUT, "a delimiter without a beginning before byte %zu", walk->offset);
-    }
-    if (!count_element(walk, &header, err)) {
+    if (!count_element(walk, &header, err))
         return false;
-    }
-    if (walk->header_only && walk->at_pixel_data) {
+    if (walk->header_only && walk->at_pixel_data)
         return true;
-    }
     if (!is_sequence(walk, level, &header)) {
         walk->offset += header.length;
         return true;
@@ -166,15 +156,12 @@ static bool walk_all(struct walk *walk, struct err *err) {
     for (;;) {
         const struct level level = walk->levels[walk->depth];
         if (walk->offset < level.end) {
-            if (++walk->elements > STRUCTURE_ELEMENTS_MAX) {
+            if (++walk->elements > STRUCTURE_ELEMENTS_MAX)
                 return err_set(err, ERR_LIMIT, "more than %d elements", STRUCTURE_ELEMENTS_MAX);
-            }
-            if (!(level.holds_items ? step_items(walk, &level, err) : step_elements(walk, &level, err))) {
+            if (!(level.holds_items ? step_items(walk, &level, err) : step_elements(walk, &level, err)))
                 return false;
-            }
-            if (walk->header_only && walk->at_pixel_data) {
+            if (walk->header_only && walk->at_pixel_data)
                 return true;
-            }
         } else if (walk->depth == 0) {
             return true;
         } else if (level.undefined) {
