@@ -1,6 +1,6 @@
 #include "app/command.h"
 #include "app/processes.h"
-#include "app/wake.h"
+#include "app/stop.h"
 #include "log.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-#include "app/wake.h"
+#include "app/stop.h"
 #include "app/worker.h"
 #include "log.h"
 
@@ -6,6 +6,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
+
+/* How late a study may be seen as complete: quiet time passes without a commit that would wake anyone. */
+#define WAIT_MS 250
 
 struct lease {
     struct store *store;
@@ -99,9 +102,6 @@ static void run_job(struct appliance *appliance, const struct store_job *job, jo
 }
 
 bool job_loop(struct appliance *appliance, unsigned kinds_mask, job_step *step, const char *folder, struct err *err) {
-    struct wake wake;
-    if (!wake_open(appliance->config->data_folder, &wake, err))
-        return false;
     while (!stop_requested) {
         struct store_job job = {0};
         struct err failure = {0};
@@ -109,9 +109,8 @@ bool job_loop(struct appliance *appliance, unsigned kinds_mask, job_step *step, 
             log_err(LOG_ERROR, folder, "no job taken", &failure);
         if (job.id)
             run_job(appliance, &job, step, folder);
-        else
-            wake_wait(&wake, 250);
+        else if (!store_wait(appliance->store, WAIT_MS, err))
+            return false;
     }
-    wake_close(&wake);
     return true;
 }

@@ -1,5 +1,5 @@
 #include "app/processes.h"
-#include "app/wake.h"
+#include "app/stop.h"
 #include "dicom/dicom.h"
 #include "log.h"
 
@@ -9,10 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* How late a back-off may be seen to be over. */
+#define WAIT_MS 500
+
 struct outbox {
     const struct config *config;
     struct store *store;
-    struct wake wake;
     pthread_t thread;
     atomic_bool stop;
 };
@@ -103,14 +105,13 @@ static void *outbox_loop(void *context) {
             good = settle(outbox, &outgoing, &err);
         if (!good)
             log_err(LOG_ERROR, "outbox", "step failed", &err);
-        if (!good || !outgoing.id)
-            wake_wait(&outbox->wake, 500);
+        if ((!good || !outgoing.id) && !store_wait(outbox->store, WAIT_MS, &err))
+            log_err(LOG_ERROR, "outbox", "cannot wait for the store", &err);
     }
     return NULL;
 }
 
 static void outbox_free(struct outbox *outbox) {
-    wake_close(&outbox->wake);
     store_close(outbox->store);
     free(outbox);
 }
@@ -120,10 +121,9 @@ struct outbox *outbox_start(const struct config *config, struct err *err) {
     if (!outbox)
         return NULL;
     outbox->config = config;
-    outbox->wake.descriptor = -1;
     outbox->store = processes_store_open(config, err);
-    if (!outbox->store || !wake_open(config->data_folder, &outbox->wake, err)) {
-        outbox_free(outbox);
+    if (!outbox->store) {
+        free(outbox);
         return NULL;
     }
     if (pthread_create(&outbox->thread, NULL, outbox_loop, outbox) != 0) {

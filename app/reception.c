@@ -1,5 +1,5 @@
 #include "app/processes.h"
-#include "app/wake.h"
+#include "app/stop.h"
 #include "dicom/dicom.h"
 #include "log.h"
 

@@ -1,5 +1,5 @@
 #include "app/processes.h"
-#include "app/wake.h"
+#include "app/stop.h"
 #include "log.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 #include "app/install.h"
 #include "app/processes.h"
-#include "app/wake.h"
+#include "app/stop.h"
 #include "log.h"
 #include "web/web.h"
 
