@@ -227,10 +227,10 @@ static void test_hostile_bytes(void **state) {
                                            "DELETE /api/studies HTTP/1.1\r\nHost: x\r\n\r\n",
                                            "CONNECT other.example:443 HTTP/1.1\r\nHost: x\r\n\r\n",
                                            "POST /api/login HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-                                           "POST /api/login HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
-                                           "Content-Length: 6\r\n" CLIENT_OURS "\r\n{}{}{}",
-                                           "POST /api/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
-                                           "\r\nFFFFFFFFFFFFFFFF\r\n",
+                                           ("POST /api/login HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
+                                            "Content-Length: 6\r\n" CLIENT_OURS "\r\n{}{}{}"),
+                                           ("POST /api/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+                                            "\r\nFFFFFFFFFFFFFFFF\r\n"),
                                            "\x01\x00\x00\x00\x00\x16garbage\r\n\r\n"};
     struct web_client client = client_of(state);
     for (size_t index = 0; index < sizeof requests / sizeof *requests; index++) {
@@ -284,7 +284,7 @@ static void test_idle_connection_lives_on(void **state) {
     struct web_client client = client_of(state);
     assert_true(client_dial(&client));
     for (int round = 0; round < 2; round++) {
-        client_write(&client, request, sizeof request - 1);
+        client_write(&client, request);
         assert_int_equal(client_status(client_read(&client)), 200);
         if (round == 0)
             usleep(1600000);
@@ -315,9 +315,9 @@ static void test_aborted_connections(void **state) {
     for (int round = 0; round < 60; round++) {
         assert_true(client_dial(&client));
         if (round % 3 == 0)
-            client_write(&client, "GET / HT", 8);
+            client_write(&client, "GET / HT");
         if (round % 3 == 1)
-            client_write(&client, "GET /viewer.js HTTP/1.1\r\nHost: x\r\n\r\n", 38);
+            client_write(&client, "GET /viewer.js HTTP/1.1\r\nHost: x\r\n\r\n");
     }
     client_hang_up(&client);
     assert_int_equal(client_status(client_get(&client, "/")), 200);
@@ -331,7 +331,7 @@ static void test_stop_with_open_connections(void **state) {
     struct web_client client = client_of(state), other = client_of(state);
     assert_true(client_dial(&client));
     assert_true(client_dial(&other));
-    client_write(&other, "GET / HTTP/1.1\r\n", 16);
+    client_write(&other, "GET / HTTP/1.1\r\n");
     int64_t start_ms = pulmo_monotonic_ms();
     web_stop(fixture->server);
     assert_true(pulmo_monotonic_ms() - start_ms < 4000);

@@ -122,14 +122,15 @@ static inline struct web_answer client_read(struct web_client *client) {
     return answer;
 }
 
-static inline void client_write(struct web_client *client, const char *data, size_t size) {
-    assert_true(SSL_write(client->ssl, data, (int)size) == (int)size);
+static inline void client_write(struct web_client *client, const char *text) {
+    int size = (int)strlen(text);
+    assert_true(SSL_write(client->ssl, text, size) == size);
 }
 
 /* Sends text as it is over a new connection. */
 static inline struct web_answer client_raw(struct web_client *client, const char *text) {
     assert_true(client_dial(client));
-    client_write(client, text, strlen(text));
+    client_write(client, text);
     return client_read(client);
 }
 
