@@ -1,4 +1,4 @@
-/* LABELS: quick
+/* LABELS: quick tsan
  * Monte-Carlo dropout with the shipped model on a small synthetic lung. */
 #include <setjmp.h>
 #include <stdarg.h>
