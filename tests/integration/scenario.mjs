@@ -63,6 +63,9 @@ export async function phantom(folder, ...options) {
   return { ct, nodules };
 }
 
+/** Further settings for a run by hand: PULMO_SETTINGS="operating_point=0.3 threads=1". */
+const extra = Object.fromEntries((process.env.PULMO_SETTINGS ?? '').split(' ').filter(Boolean).map((pair) => pair.split('=')));
+
 /** A PACS and an appliance that send to each other. */
 export async function pair(context, settings = {}) {
   const dicomPort = await freePort();
@@ -75,7 +78,7 @@ export async function pair(context, settings = {}) {
   const appliance = await serve(folder, {
     data_folder: path.join(folder, 'data'), dicom_port: dicomPort, https_port: httpsPort, dicom_bind: '127.0.0.1',
     https_bind: '127.0.0.1', calling_aets: 'ORTHANC', allowed_addresses: '127.0.0.1', quiet_ms: 2000, disk_reserve_mb: 64,
-    destinations: `ORTHANC@127.0.0.1:${orthanc.dicomPort}`, organization: 'Test Hospital', ...settings,
+    destinations: `ORTHANC@127.0.0.1:${orthanc.dicomPort}`, organization: 'Test Hospital', ...settings, ...extra,
   });
   context.onEnd(async (failure) => {
     const status = await appliance.stop();
