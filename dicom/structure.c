@@ -1,5 +1,6 @@
 #include "dicom/structure.h"
 
+#include <ctype.h>
 #include <string.h>
 
 static const uint32_t TAG_ITEM = 0xFFFEE000, TAG_ITEM_END = 0xFFFEE00D, TAG_SEQUENCE_END = 0xFFFEE0DD;
@@ -127,6 +128,17 @@ static bool count_element(struct walk *walk, const struct header *header, struct
            err_set(err, ERR_LIMIT, "more than %d elements are out of order", STRUCTURE_DISORDER_MAX);
 }
 
+/* Pixel Data in fragments is OB or OW (PS3.5 A.4); a parser may take any other VR for a sequence of elements. */
+static bool is_fragments(const struct level *level, const struct header *header) {
+    return header->tag == TAG_PIXEL_DATA && header->length == UNDEFINED_LENGTH &&
+           (!level->explicit_vr || strcmp(header->vr, "OB") == 0 || strcmp(header->vr, "OW") == 0);
+}
+
+static bool may_be_undefined(const struct level *level, const struct header *header) {
+    return !level->explicit_vr || strcmp(header->vr, "SQ") == 0 || strcmp(header->vr, "UN") == 0 ||
+           is_fragments(level, header);
+}
+
 static bool step_elements(struct walk *walk, const struct level *level, struct err *err) {
     struct header header = {0};
     if (!read_header(walk, level, &header, err))
@@ -145,10 +157,14 @@ static bool step_elements(struct walk *walk, const struct level *level, struct e
         walk->offset += header.length;
         return true;
     }
+    if (header.length == UNDEFINED_LENGTH && !may_be_undefined(level, &header))
+        return err_set(err, ERR_INPUT, "element (%04X,%04X) with VR %s has no length", header.tag >> 16,
+                       header.tag & 0xFFFF,
+                       isalpha((unsigned char)header.vr[0]) && isalpha((unsigned char)header.vr[1]) ? header.vr : "?");
     /* A UN of undefined length is a sequence in Implicit VR, whatever surrounds it: PS3.5 6.2.2 note 2, CP-246. */
     const struct level sequence = {.holds_items = true,
                                    .explicit_vr = level->explicit_vr && strcmp(header.vr, "UN") != 0,
-                                   .fragments = header.tag == TAG_PIXEL_DATA};
+                                   .fragments = is_fragments(level, &header)};
     return enter(walk, &header, sequence, err);
 }
 
