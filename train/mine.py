@@ -1,7 +1,6 @@
-"""Runs stage 1 over whole training copies: hard negatives for stage 1, candidates for stage 2.
+"""Runs stage 1 over whole training copies: its false positives teach both stages.
 
-    python3 train/mine.py --copies 27             writes runs/hard.json (per host, native voxels)
-    python3 train/mine.py --copies 160 --stage 2  writes runs/candidates-train.json
+    python3 train/mine.py --copies 18     adds to runs/hard.json: per host, in the host's own voxels
 
 What recurs at one place of a host with a high score may be a lesion that nobody marked: it is printed,
 to be looked at, and own_lesions.json takes it out of the negatives.
@@ -55,14 +54,13 @@ def main():
     parser.add_argument("--copies", type=int, default=27)
     parser.add_argument("--skip", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--stage", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     net = Detector()
     net.load_state_dict(torch.load(Path(args.runs) / "detector.pt")["average"])
     net.eval()
     copies = crops.Copies(Path(args.cache) / "train")
-    places, found, tally = {}, [], {}
+    places, tally = {}, {}
     for number in range(args.skip, min(args.skip + args.copies, len(copies.volumes))):
         volume, text = np.array(copies.volumes[number]), copies.texts[number]
         rows = marks_of(net, volume, 0.03, 80)
@@ -72,24 +70,22 @@ def main():
             tally[kind] = tally.get(kind, 0) + 1
             if finding and kind in ("nodule", "lesion"):
                 hits.add(tuple(finding["at"]))
-            found.append({"copy": copies.folder.name + "/" + f"{number:05d}", "at": row[:3].tolist(),
-                          "logit": row[4], "kind": kind, "mm": finding["mm"] if finding else 0,
-                          "texture": finding["texture"] if finding else 0})
             if kind == "negative":
                 native = (row[:3] + text["low"]) / np.array(text["scale"])
                 places.setdefault(text["host"], []).append([*native.tolist(), row[4], row[3]])
         total = sum(f["kind"] == "nodule" for f in text["findings"])
         print(number, text["host"], f"{len(hits)}/{total} nodules, {len(rows)} marks", flush=True)
     print(tally)
-    if args.stage == 2:
-        (Path(args.runs) / "candidates-train.json").write_text(json.dumps(found))
-        return
     for host, rows in places.items():
         for row in sorted(rows, key=lambda r: -r[3])[:8]:
             print(f"look  {host} native zyx {np.round(row[:3], 1).tolist()} logit {row[3]:.2f} "
                   f"diameter {row[4]:.0f}")
-    (Path(args.runs) / "hard.json").write_text(
-        json.dumps({h: [r[:3] for r in rows] for h, rows in places.items()}))
+    path = Path(args.runs) / "hard.json"
+    hard = json.loads(path.read_text()) if path.exists() else {}
+    for host, rows in places.items():
+        # what scores high is rare and matters most: it counts three times
+        hard[host] = hard.get(host, []) + [r[:3] for r in rows for _ in range(3 if r[3] > 0 else 1)]
+    path.write_text(json.dumps(hard))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Trains stage 2 on what stage 1 finds in the training copies (mine.py --stage 2).
+"""Trains stage 2: nodules against what stage 1 mistakes for them (runs/hard.json, by mine.py).
 
     python3 train/train_candidate.py --minutes 25
 """
@@ -25,45 +25,53 @@ def texture_class(value):
 
 
 class Pool:
-    """Everything that stage 2 learns from, grouped by how it came about."""
+    """Nodules, shams and stage 1's false positives. The latter are known in each host's own voxels and
+    so serve in every copy of it, each time with another scanner's grain."""
 
-    def __init__(self, copies, marks):
-        self.copies, self.groups = copies, {"nodule": [], "implant": [], "negative": [], "sham": []}
-        for mark in marks:
-            index = copies.by_name.get(mark["copy"].split("/")[1])
-            kind = {"lesion": "nodule"}.get(mark["kind"], mark["kind"])
-            if index is not None and kind in self.groups:
-                self.groups[kind].append((index, mark["at"], mark["mm"], mark["texture"]))
+    def __init__(self, copies, hard):
+        self.copies, self.hard = copies, hard
+        self.groups = {"nodule": [], "sham": []}
         for index, text in enumerate(copies.texts):
             for f in text["findings"]:
-                if f["kind"] in ("nodule", "sham"):
-                    self.groups["implant" if f["kind"] == "nodule" else "sham"].append(
-                        (index, f["at"], f["mm"], f["texture"]))
+                if f["kind"] in ("nodule", "sham", "lesion"):
+                    group = "sham" if f["kind"] == "sham" else "nodule"
+                    self.groups[group].append((index, np.array(f["at"]), f["mm"], f["texture"]))
+
+    def clear(self, index, at):
+        """Whether nothing that is or may be a nodule lies at `at`."""
+        return all(np.linalg.norm(at - np.array(f["at"])) > max(abs(f["mm"]) / 2 + 3, 6)
+                   for f in self.copies.texts[index]["findings"] if f["kind"] != "sham")
+
+    def negative(self, kind, rng):
+        """(copy, centre) of a hard place, a place beside a nodule, or a random one in the lung."""
+        if kind == "beside":               # a mark beside a nodule is a false positive
+            index, at, mm, _ = self.groups["nodule"][rng.integers(len(self.groups["nodule"]))]
+            step = rng.normal(0, 1, 3)
+            return index, at + step / np.linalg.norm(step) * (mm / 2 + rng.uniform(4, 12))
+        index = rng.integers(len(self.copies.volumes))
+        text = self.copies.texts[index]
+        places = self.hard.get(text["host"])
+        if kind == "hard" and places:
+            at = np.array(places[rng.integers(len(places))]) * text["scale"] - text["low"]
+            return index, at + rng.normal(0, 0.8, 3)
+        return index, crops.random_lung_point(self.copies.volumes[index], rng)
 
     def draw(self, rng):
         """(copy, centre, is nodule, texture class, ln diameter)."""
-        kind = rng.choice(["nodule", "implant", "negative", "sham", "lung", "beside"],
-                          p=[0.28, 0.16, 0.42, 0.05, 0.03, 0.06])
-        group = self.groups["implant" if kind == "beside" else kind] if kind != "lung" else None
-        if kind == "lung" or not group:
-            index = rng.integers(len(self.copies.volumes))
-            at = crops.random_lung_point(self.copies.volumes[index], rng)
-            if any(np.linalg.norm(at - np.array(f["at"])) < abs(f["mm"]) / 2 + 6
-                   for f in self.copies.texts[index]["findings"] if f["kind"] != "sham"):
-                return self.draw(rng)
-            return index, at, 0, -1, 0.0
-        index, at, mm, texture = group[rng.integers(len(group))]
-        at = np.array(at)
-        if kind == "beside":                     # a mark beside a nodule is a false positive
-            step = rng.normal(0, 1, 3)
-            at = at + step / np.linalg.norm(step) * (mm / 2 + rng.uniform(4, 12))
-            near = [f for f in self.copies.texts[index]["findings"] if f["kind"] != "sham"
-                    and np.linalg.norm(at - np.array(f["at"])) < max(abs(f["mm"]) / 2 + 2, 5)]
-            return (index, at, 0, -1, 0.0) if not near else self.draw(rng)
-        if kind in ("nodule", "implant"):
-            at = at + rng.normal(0, 0.6 if kind == "nodule" else 1.2, 3)
+        kind = rng.choice(["nodule", "hard", "sham", "lung", "beside"],
+                          p=[0.44, 0.39, 0.07, 0.04, 0.06])
+        if kind == "nodule":
+            index, at, mm, texture = self.groups[kind][rng.integers(len(self.groups[kind]))]
+            # stage 1 misses the centre by about a millimetre, more where the nodule is large
+            at = at + rng.normal(0, 1.0 + 0.03 * mm, 3)
             return index, at, 1, texture_class(texture), np.log(mm)
-        return index, at + rng.normal(0, 0.8, 3), 0, -1, 0.0
+        if kind == "sham":
+            index, at, _, _ = self.groups[kind][rng.integers(len(self.groups[kind]))]
+            return index, at + rng.normal(0, 0.8, 3), 0, -1, 0.0
+        while True:
+            index, at = self.negative(kind, rng)
+            if self.clear(index, at):
+                return index, at, 0, -1, 0.0
 
     def batch(self, rng, size):
         images, goals = [], []
@@ -111,7 +119,7 @@ def main():
         optimizer.load_state_dict(saved["optimizer"])
         average.state, step, used = saved["average"], saved["step"], saved["used"]
     pool = Pool(crops.Copies(Path(args.cache) / "train"),
-                json.loads((runs / "candidates-train.json").read_text()))
+                json.loads((runs / "hard.json").read_text()))
     print({k: len(v) for k, v in pool.groups.items()}, flush=True)
     rng = np.random.default_rng([args.seed, step])
     batches = crops.Prefetch(lambda: pool.batch(rng, args.batch))

@@ -27,7 +27,10 @@ def choose(copies, hard, rng):
     volume, text = copies.volumes[i], copies.texts[i]
     findings = text["findings"]
     places = hard.get(text["host"], [])
-    kind = rng.choice(["nodule", "sham", "lung", "hard", "lesion"], p=[0.52, 0.12, 0.15, 0.17, 0.04])
+    kind = rng.choice(["nodule", "sham", "lung", "wall", "hard", "lesion"],
+                      p=[0.49, 0.10, 0.10, 0.07, 0.20, 0.04])
+    if kind == "wall":     # the chest wall and the masked outside: seen in every CT, in few crops
+        return volume, findings, rng.uniform(0, 1, 3) * volume.shape
     if kind == "hard" and places:
         # hard negatives are known in the host's native voxels; each copy has its own zoom
         at = np.array(places[rng.integers(len(places))]) * text["scale"] - text["low"]
