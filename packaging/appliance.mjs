@@ -160,7 +160,11 @@ export class Client {
 
   /** The JSON document of a successful answer. */
   async json(method, target, body) {
-    const answer = await this.request(method, target, body);
+    const answer = await this.request(method, target, body).catch((error) => {
+      if (method !== 'GET' || error.code !== 'ECONNRESET') throw error;
+      console.log(`            GET ${target}: the connection was reset; asked once more, as a browser does`);
+      return this.request(method, target, body);
+    });
     if (answer.status >= 300) throw new Error(`${method} ${target}: ${answer.status} ${answer.body.toString().slice(0, 200)}`);
     return answer.body.length ? JSON.parse(answer.body) : null;
   }
