@@ -76,7 +76,8 @@ bool shim_dataset_write_body(const struct shim_dataset *dataset, const char *tra
 /* ---- pixel data -------------------------------------------------------------------------------------- */
 
 /* dicom/pixels.c: decodes one frame of a monochrome image to int32 stored values, sign-extended from Bits Stored, in
- * every syntax (JPEG 2000 and HTJ2K by OpenJPEG, the rest by DCMTK). count must be rows * columns. */
+ * every syntax (JPEG 2000 and HTJ2K by OpenJPEG, RLE by dicom/rle.c, JPEG and JPEG-LS by DCMTK). count must be rows *
+ * columns. */
 bool shim_frame_decode(const struct shim_dataset *dataset, size_t frame, int32_t *out, size_t count,
                        struct err *err) PULMO_MUST_USE;
 /* dicom/pixels.c: the compressed bytes of one frame, its fragments joined. */

@@ -2,6 +2,7 @@
 
 #include "dicom/jpeg2000.h"
 #include "dicom/part10.h"
+#include "dicom/rle.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -248,20 +249,36 @@ static bool check_jpeg(const struct bytes *stream, const struct pixel_format *fo
     return true;
 }
 
+/* A native frame, made even, for a decoder to fill. */
+static uint8_t *frame_new(const struct pixel_format *format, size_t *size, struct err *err) {
+    *size = (size_t)format->rows * format->columns * (format->bits_allocated / 8);
+    *size += *size % 2;
+    return pulmo_alloc(*size, 1, err);
+}
+
 static bool decode_by_dcmtk(const struct shim_dataset *dataset, const struct pixel_format *format, size_t frame,
                             int32_t *out, struct err *err) {
-    const bool is_rle = strcmp(shim_dataset_transfer_syntax(dataset), "1.2.840.10008.1.2.5") == 0;
     PULMO_SCOPED(bytes_free) struct bytes stream = {0};
-    size_t sample_size = format->bits_allocated / 8;
-    if (!is_rle &&
-        (!shim_frame_fragments(dataset, frame, &stream, err) || !check_jpeg(&stream, format, &sample_size, err)))
+    size_t sample_size = 0, size = 0, range[2];
+    if (!shim_frame_fragments(dataset, frame, &stream, err) || !check_jpeg(&stream, format, &sample_size, err) ||
+        !find_fragments(dataset, format->frames, frame, range, err))
         return false;
-    size_t range[2];
-    if (!find_fragments(dataset, format->frames, frame, range, err))
+    PULMO_SCOPED(pulmo_free_at) uint8_t *raw = frame_new(format, &size, err);
+    if (raw == NULL || !shim_frame_decompress(dataset, frame, range[0], raw, size, err))
         return false;
-    const size_t size = (size_t)format->rows * format->columns * (format->bits_allocated / 8);
-    PULMO_SCOPED(pulmo_free_at) uint8_t *raw = pulmo_alloc(size + size % 2, 1, err);
-    if (raw == NULL || !shim_frame_decompress(dataset, frame, range[0], raw, size + size % 2, err))
+    unpack(raw, sample_size, format, out);
+    return true;
+}
+
+static bool decode_rle(const struct shim_dataset *dataset, const struct pixel_format *format, size_t frame,
+                       int32_t *out, struct err *err) {
+    PULMO_SCOPED(bytes_free) struct bytes stream = {0};
+    const size_t sample_size = format->bits_allocated / 8, count = (size_t)format->rows * format->columns;
+    size_t size = 0;
+    if (!shim_frame_fragments(dataset, frame, &stream, err))
+        return false;
+    PULMO_SCOPED(pulmo_free_at) uint8_t *raw = frame_new(format, &size, err);
+    if (raw == NULL || !rle_decode(&stream, count, sample_size, raw, err))
         return false;
     unpack(raw, sample_size, format, out);
     return true;
@@ -294,6 +311,8 @@ bool shim_frame_decode(const struct shim_dataset *dataset, size_t frame, int32_t
     }
     if (!part10_encoding_of(uid).encapsulated)
         return decode_native(dataset, &format, frame, out, err);
+    if (strcmp(uid, "1.2.840.10008.1.2.5") == 0)
+        return decode_rle(dataset, &format, frame, out, err);
     return is_jpeg2000(uid) ? decode_by_openjpeg(dataset, &format, frame, out, err)
                             : decode_by_dcmtk(dataset, &format, frame, out, err);
 }
