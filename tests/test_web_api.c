@@ -97,6 +97,22 @@ static void test_wrong_passwords_lock(void **state) {
     client_free(&client);
 }
 
+/* Names are many: an address that keeps guessing waits too, before any more work is done for it. */
+static void test_guessing_is_slowed_down(void **state) {
+    const struct web_fixture *fixture = *state;
+    struct web_client client = client_new(web_port(fixture->server));
+    int status = 0, guesses = 0;
+    while (status != 429 && guesses < 40) {
+        char name[32];
+        snprintf(name, sizeof name, "guess%d", guesses++);
+        status = client_login(&client, name, "not the password");
+    }
+    assert_int_equal(status, 429);
+    assert_true(guesses > 5 && guesses <= 21);
+    assert_int_equal(client_login(&client, READER, PASSWORD), 429);
+    client_free(&client);
+}
+
 static void test_forged_cookies(void **state) {
     static const char *const cookies[] = {
         "__Host-pulmo=",
@@ -452,6 +468,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_bad_verdicts),
         cmocka_unit_test(test_verdicts),
         cmocka_unit_test(test_signing),
+        cmocka_unit_test(test_guessing_is_slowed_down), /* last: afterwards nobody logs in from here for a minute */
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

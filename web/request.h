@@ -12,12 +12,14 @@
 
 struct access_notes;
 struct static_files;
+struct throttle;
 
 /* What every request may use; one for the server's life, on its thread. */
 struct web_context {
     struct store *store;
     const struct static_files *files;
     struct access_notes *notes;
+    struct throttle *throttle;
 };
 
 struct request {

@@ -3,6 +3,7 @@
 #include "web/connection.h"
 #include "web/route.h"
 #include "web/static_files.h"
+#include "web/throttle.h"
 #include "web/tls.h"
 #include "web/web.h"
 
@@ -140,7 +141,8 @@ static bool start(struct web_server *server, const struct web_config *config, st
         return false;
     server->context.files = server->files;
     server->context.notes = access_notes_new(err);
-    server->context.store = server->context.notes ? store_open(config->store, err) : NULL;
+    server->context.throttle = server->context.notes ? throttle_new(err) : NULL;
+    server->context.store = server->context.throttle ? store_open(config->store, err) : NULL;
     if (!server->context.store || !open_base(server, config, err))
         return false;
     set_up_http(server, config);
@@ -190,6 +192,7 @@ void web_stop(struct web_server *server) {
     if (server->stop_descriptor >= 0)
         close(server->stop_descriptor);
     store_close(server->context.store);
+    throttle_free(server->context.throttle);
     access_notes_free(server->context.notes);
     static_files_free(server->files);
     free(server);

@@ -1,5 +1,6 @@
 #include "web/session.h"
 #include "web/reply.h"
+#include "web/throttle.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -68,6 +69,18 @@ static bool reply_refusal(struct request *request, int status_denied, struct err
     return true;
 }
 
+static bool check_password(struct request *request, const char *name, const char *password, struct store_user *out,
+                           struct err *err) {
+    struct throttle *throttle = request->web->throttle;
+    if (!throttle_check(throttle, request->address, pulmo_monotonic_ms(), err))
+        return false;
+    if (store_user_check(request->web->store, name, password, request->address, pulmo_now_ms(), out, err))
+        return true;
+    if (err->kind == ERR_DENIED || err->kind == ERR_BUSY)
+        throttle_failed(throttle, request->address, pulmo_monotonic_ms());
+    return false;
+}
+
 bool session_login(struct request *request, struct err *err) {
     const char *name = NULL, *password = NULL;
     struct store_user user;
@@ -75,7 +88,7 @@ bool session_login(struct request *request, struct err *err) {
     if (!request_text(request, "user", NAME_BYTES_MAX, &name, err) ||
         !request_text(request, "password", PASSWORD_BYTES_MAX, &password, err))
         return false;
-    if (!store_user_check(request->web->store, name, password, request->address, pulmo_now_ms(), &user, err))
+    if (!check_password(request, name, password, &user, err))
         return reply_refusal(request, 401, err);
     return store_session_new(request->web->store, user.name, pulmo_now_ms(), token, err) &&
            set_cookie(request, token, false, err) && reply_user(request, &user, err);
@@ -92,8 +105,7 @@ bool session_me(struct request *request, struct err *err) {
 
 bool session_confirm(struct request *request, const char *password, struct err *err) {
     struct store_user user;
-    if (store_user_check(request->web->store, request->user.name, password, request->address, pulmo_now_ms(), &user,
-                         err))
+    if (check_password(request, request->user.name, password, &user, err))
         return true;
     reply_refusal(request, 403, err);
     return false;

@@ -39,7 +39,7 @@ export class FindingsPanel {
       this.element,
       ...shown.map((item) => this.card(item)),
       shown.length === 0 &&
-        h("p", { class: "no-findings", "data-testid": "no-findings" }, "No finding at or above the operating point."),
+        h("p", { class: "no-findings", "data-testid": "no-findings" }, this.noFindings()),
       (hidden > 0 || this.all) &&
         h(
           "button",
@@ -48,6 +48,11 @@ export class FindingsPanel {
         ),
     );
     this.element.querySelector(".card.selected")?.scrollIntoView({ block: "nearest" });
+  }
+
+  private noFindings(): string {
+    const point = this.reading.result.analysis?.operating_point;
+    return point === undefined ? "No finding." : `No finding: none reaches ${percent(point)}, from which on findings are reported.`;
   }
 
   private toggle(): void {

@@ -10,6 +10,7 @@ import { OverlayControls } from "./overlay_controls";
 import { Poll } from "./poll";
 import { Reading, type Item } from "./reading";
 import { showSignDialog } from "./sign_dialog";
+import type { Window } from "./stage";
 import { statusBanner } from "./status_banner";
 import { studyKeys } from "./study_keys";
 
@@ -32,6 +33,7 @@ export class StudyPage {
   private detachKeys: () => void = () => undefined;
   private poll: Poll | undefined;
   private signing = false;
+  private kept: { k: number; window: Window } | undefined;
   private closed = false;
   private keys: KeyAction[] = [];
   private readonly main = h("main", { class: "study" });
@@ -73,7 +75,9 @@ export class StudyPage {
     }
   }
 
+  /** Findings or images came while the reader looked: they appear, and the reader's place stays. */
   private reload(): void {
+    this.kept = this.view && { k: this.view.stage.k, window: this.view.stage.window };
     this.poll?.stop();
     this.detachKeys();
     this.view?.close();
@@ -92,7 +96,7 @@ export class StudyPage {
       "div",
       { class: "patient-line", "data-testid": "patient" },
       h("b", {}, personName(study.patient_name)),
-      ` ${study.patient_id} · ${study.description || "CT"} · ${date(study.study_date)} · ${study.accession_number}`,
+      ` ${[study.patient_id, study.description || "CT", date(study.study_date), study.accession_number].filter(Boolean).join(" · ")}`,
     );
     const help = h("button", { class: "quiet", "data-testid": "help-button", onclick: () => showHelp(this.keys) }, "Help", h("kbd", {}, "?"));
     replace(this.page, topBar(this.user, this.onLogout, heading, help), this.main);
@@ -142,7 +146,13 @@ export class StudyPage {
   private openFirst(): void {
     if (!this.view) return;
     const first = this.panel?.shown[0];
-    const k = first ? this.view.sliceOf(first) : Math.floor(this.view.grid.series.slices / 2);
+    const start = first ? this.view.sliceOf(first) : Math.floor(this.view.grid.series.slices / 2);
+    const { slices } = this.view.grid.series;
+    const k = this.kept && this.kept.k < slices ? this.kept.k : start;
+    if (this.kept) this.view.stage.window = this.kept.window;
+    if (this.kept && this.panel)
+      toast(first ? "The findings are here. N goes to the next, a click to any." : "The analysis is done: no finding.");
+    this.kept = undefined;
     if (first) this.mark(first);
     this.view.onAdd = (center, diameter) => this.add(center, diameter);
     this.view.open(k).catch((error) => toast(sentence(error), "error"));
@@ -175,7 +185,8 @@ export class StudyPage {
         this.watch();
       }
       study.state = state.study_state;
-      this.refresh();
+      if (!this.view && (await seriesOf(study.study_uid))) this.reload();
+      else this.refresh();
     } catch (error) {
       if (error instanceof ApiError && error.status === 401) this.poll?.stop();
     }
