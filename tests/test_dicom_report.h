@@ -102,7 +102,9 @@ static inline bool report_dsrdump(const struct report_fixture *fixture, const st
     int status = report_run(fixture->folder, arguments, &output);
     if (status < 0)
         return false;
-    if (status != 0 || report_has_line(&output, "E:") || report_has_line(&output, "W:"))
+    /* Its one warning: that its VR checker knows no UTF-8. */
+    bool warned = report_has_line(&output, "W: ") && !report_has_line(&output, "W: The VR checker does not support");
+    if (status != 0 || report_has_line(&output, "E:") || warned)
         fail_msg("dsrdump:\n%.3000s", (const char *)output.data);
     bytes_free(&output);
     unlink(path);
@@ -110,13 +112,15 @@ static inline bool report_dsrdump(const struct report_fixture *fixture, const st
 }
 
 /* PixelMed's DicomSRValidator always exits 0 and needs the JDK's XPath limits lifted. */
-static inline bool report_pixelmed(const struct report_fixture *fixture, const struct bytes *object) {
+static inline bool report_pixelmed_output(const struct report_fixture *fixture, const struct bytes *object,
+                                          struct bytes *output) {
     char path[512];
-    struct bytes output = {0};
     if (access("/usr/share/java/pixelmed.jar", R_OK) != 0)
         return false;
     report_save(fixture, object, path);
+    /* Most of its time is one compilation of its style sheet: the quick compiler is enough. */
     char *arguments[] = {(char[]){"java"},
+                         (char[]){"-XX:TieredStopAtLevel=1"},
                          (char[]){"-Djdk.xml.xpathTotalOpLimit=0"},
                          (char[]){"-Djdk.xml.xpathExprOpLimit=0"},
                          (char[]){"-Djdk.xml.xpathExprGrpLimit=0"},
@@ -125,14 +129,29 @@ static inline bool report_pixelmed(const struct report_fixture *fixture, const s
                          (char[]){"com.pixelmed.validate.DicomSRValidator"},
                          path,
                          NULL};
-    if (report_run(fixture->folder, arguments, &output) < 0)
-        return false;
-    /* "Found Root Template TID_1500": without it the validator looked at nothing. */
-    if (report_has_line(&output, "Error") || !strstr((const char *)output.data, "TID_1500") ||
-        strstr((const char *)output.data, "Exception"))
-        fail_msg("DicomSRValidator:\n%.3000s", (const char *)output.data);
-    bytes_free(&output);
+    bool there = report_run(fixture->folder, arguments, output) >= 0;
     unlink(path);
+    return there;
+}
+
+static inline bool report_pixelmed_errors(const struct report_fixture *fixture, const struct bytes *object,
+                                          bool *errors) {
+    struct bytes output = {0};
+    bool there = report_pixelmed_output(fixture, object, &output);
+    *errors = there && report_has_line(&output, "Error");
+    bytes_free(&output);
+    return there;
+}
+
+static inline bool report_pixelmed(const struct report_fixture *fixture, const struct bytes *object) {
+    struct bytes output = {0};
+    if (!report_pixelmed_output(fixture, object, &output))
+        return false;
+    const char *text = (const char *)output.data; /* without these two lines it looked at nothing */
+    if (report_has_line(&output, "Error") || strstr(text, "Exception") || !strstr(text, "TID_1500") ||
+        !strstr(text, "IOD validation complete"))
+        fail_msg("DicomSRValidator:\n%.3000s", text);
+    bytes_free(&output);
     return true;
 }
 
@@ -271,6 +290,58 @@ static inline void report_expect(const struct shim_dataset *dataset, uint32_t ta
     shim_get_string(dataset, tag, value, sizeof value);
     if (strcmp(value, wanted) != 0)
         fail_msg("(%04X,%04X) is \"%s\", not \"%s\"", tag >> 16, tag & 0xFFFF, value, wanted);
+}
+
+/* ---- the kinds of report ------------------------------------------------------------------------------ */
+
+enum report_variant { FOUND = 0, NEGATIVE, REFUSED, FAILED_STUDY, SIGNED, SIGNED_NEGATIVE, VARIANTS };
+
+struct report_made {
+    struct dicom_report report;
+    struct dicom_report_finding listed[REPORT_FINDINGS];
+    struct refusals refusals;
+    struct bytes seg, sr;
+};
+
+static inline void report_make_signed(struct report_made *data) {
+    data->report.verifier_name = "Dr. \xC3\x85sa \\ N=ordstr\xC3\xB6m"; /* two characters that PN cannot hold */
+    data->report.verifier_organization = "Hospital";
+    data->report.predecessor_sop_instance_uid = "2.25.5001";
+    data->report.predecessor_series_uid = "2.25.5000";
+    data->listed[0].verdict = DICOM_VERDICT_ACCEPTED;
+    data->listed[1].verdict = DICOM_VERDICT_REJECTED;
+    data->listed[1].mask = NULL; /* not painted any more */
+    data->listed[2].verdict = DICOM_VERDICT_ADDED;
+}
+
+static inline void report_make(const struct report_fixture *fixture, enum report_variant variant,
+                               struct report_made *data) {
+    struct err err = {0};
+    char uid[DICOM_UID_SIZE];
+    *data = (struct report_made){.report = fixture->report};
+    memcpy(data->listed, fixture->listed, sizeof data->listed);
+    data->report.findings = data->listed;
+    if (variant == FOUND)
+        data->listed[1].mask = NULL;
+    else if (variant == SIGNED || variant == SIGNED_NEGATIVE)
+        report_make_signed(data);
+    if (variant != FOUND && variant != SIGNED)
+        data->report.finding_count = 0;
+    if (variant == REFUSED) {
+        refusals_add(&data->refusals, REFUSAL_MISSING_SLICES, "8 slices are missing");
+        refusals_add(&data->refusals, REFUSAL_TOO_THICK, "spacing of 7.0 mm");
+        data->report.refusals = &data->refusals;
+    }
+    if (variant == FAILED_STUDY)
+        data->report.failure = "out of memory at stage 2";
+    if (data->report.finding_count)
+        REPORT_OK(dicom_seg_write(&data->report, &data->seg, uid, &err), err);
+    REPORT_OK(dicom_sr_write(&data->report, data->seg.size ? &data->seg : NULL, &data->sr, uid, &err), err);
+}
+
+static inline void report_drop(struct report_made *data) {
+    bytes_free(&data->seg);
+    bytes_free(&data->sr);
 }
 
 #endif
