@@ -37,13 +37,20 @@ static void expect_chest(const char *name, const struct volume *source) {
     assert_true(verdict.quality.left_ml > verdict.quality.right_ml / 3);
 }
 
+/* The sanitizers look at memory, not at verdicts, and are ten times slower: three hosts do for them. */
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+#define HOSTS 3
+#else
+#define HOSTS 15
+#endif
+
 static void hosts_are_chests(void **state) {
     (void)state;
     char folder[512], path[1024];
     DIR *listing = opendir(cases_path(folder, "data/hosts"));
     assert_non_null(listing);
     int count = 0;
-    for (struct dirent *entry; (entry = readdir(listing));) {
+    for (struct dirent *entry; count < HOSTS && (entry = readdir(listing));) {
         if (!strstr(entry->d_name, ".nii.gz"))
             continue;
         snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
@@ -53,7 +60,7 @@ static void hosts_are_chests(void **state) {
         count++;
     }
     closedir(listing);
-    assert_int_equal(count, 15);
+    assert_int_equal(count, HOSTS);
 }
 
 static void whole_ct_is_a_chest(void **state) {

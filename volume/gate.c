@@ -9,7 +9,7 @@
 
 #define LUNG_ML_MIN 800.0 /* both, an adult at full expiration keeps more than a litre */
 #define LUNG_ML_MAX 12000.0
-#define BASES_MM 130.0           /* lungs that are shorter and cut above are the bases in a CT of the abdomen */
+#define BASES_MM 130.0           /* lungs that are shorter and cut above only are the bases in a CT of the abdomen */
 #define CUT_FRACTION_TOP 0.20    /* of the widest axial section */
 #define CUT_FRACTION_BOTTOM 0.30 /* the recesses are wide and thin: a scan that ends a little early loses little */
 
@@ -50,6 +50,7 @@ void volume_gate(const struct volume *iso, const struct mask *lungs, struct volu
     double ml = quality->lung_volume_ml, top_mm2 = quality->cut_top_mm2, bottom_mm2 = quality->cut_bottom_mm2;
     double scan_mm = iso->grid.size_ijk[2] * iso->grid.spacing_mm[2];
     bool top_cut = top_mm2 > CUT_FRACTION_TOP * section.widest_mm2;
+    bool bottom_cut = bottom_mm2 > CUT_FRACTION_BOTTOM * section.widest_mm2;
     if (ml <= 0)
         refusals_add(refusals, REFUSAL_NOT_A_CHEST, "no lungs were found in %.0f mm of scan", scan_mm);
     else if (ml < LUNG_ML_MIN)
@@ -58,11 +59,11 @@ void volume_gate(const struct volume *iso, const struct mask *lungs, struct volu
     else if (ml > LUNG_ML_MAX)
         refusals_add(refusals, REFUSAL_NOT_A_CHEST, "%.0f ml of air in view, lungs hold at most %.0f ml", ml,
                      LUNG_ML_MAX);
-    else if (top_cut && section.height_mm < BASES_MM)
+    else if (top_cut && !bottom_cut && section.height_mm < BASES_MM)
         refusals_add(refusals, REFUSAL_NOT_A_CHEST, "only the lowest %.0f mm of the lungs are in view",
                      section.height_mm);
     else if (top_cut)
         refusals_add(refusals, REFUSAL_LUNGS_CUT, "the first slice from above already holds %.0f mm2 of lung", top_mm2);
-    else if (bottom_mm2 > CUT_FRACTION_BOTTOM * section.widest_mm2)
+    else if (bottom_cut)
         refusals_add(refusals, REFUSAL_LUNGS_CUT, "the lowest slice still holds %.0f mm2 of lung", bottom_mm2);
 }
