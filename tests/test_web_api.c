@@ -421,23 +421,56 @@ static void test_signing(void **state) {
     client_free(&client);
 }
 
+/* A reader who has the first result open can neither judge nor sign it, and learns of the second. */
+static void test_superseded_result(void **state) {
+    struct web_fixture *fixture = *state;
+    web_arrive(fixture);
+    int64_t newer = web_supersede(fixture);
+    struct web_client client = login_as(state, READER);
+    char path[256];
+    snprintf(path, sizeof path, "/api/results/%lld/state", (long long)fixture->result_negative);
+    cJSON *document = json_of(client_get(&client, path), 200);
+    assert_int_equal((int64_t)number_of(document, "superseded_by"), newer);
+    cJSON_Delete(document);
+    snprintf(path, sizeof path, "/api/results/%lld/verdicts", (long long)fixture->result_negative);
+    struct web_answer answer =
+        client_post(&client, path, "{\"verdict\":\"added\",\"center_lps_mm\":[0,0,-50],\"diameter_mm\":5}");
+    assert_int_equal(answer.status, 409);
+    assert_non_null(strstr(answer.body, "superseded"));
+    answer_free(&answer);
+    snprintf(path, sizeof path, "/api/results/%lld/sign", (long long)fixture->result_negative);
+    assert_int_equal(client_status(client_post(&client, path, "{\"password\":\"" PASSWORD "\"}")), 409);
+    client_free(&client);
+}
+
 /* ---- for the tests in a browser ---------------------------------------------------------------------- */
 
-/* Signs whatever is asked for, as the worker would, until standard input ends. */
-static void serve_until_end(struct web_fixture *fixture) {
+/* Finishes the signing that is asked for, as the worker would; 0 when none is. */
+static int64_t finish_signing(struct web_fixture *fixture) {
     struct err err = {0};
-    char line[64];
+    struct store_job job = {0};
     const struct store_artifact artifact = {
         .name = "signed/sr.dcm", .media_type = "application/dicom", .data = "x", .size = 1};
+    assert_good(store_job_take(fixture->store, 1U << STORE_JOB_SIGN, pulmo_now_ms() + 1000, &job, &err));
+    if (job.id)
+        assert_good(store_sign_finish(fixture->store, &job, &artifact, 1, &err));
+    return job.id;
+}
+
+/* Does what the lines of standard input say, until they end. */
+static void serve_until_end(struct web_fixture *fixture) {
+    char line[64];
     printf("{\"port\":%u,\"password\":\"%s\"}\n", web_port(fixture->server), PASSWORD);
     fflush(stdout);
     while (fgets(line, sizeof line, stdin)) {
-        struct store_job job = {0};
-        unsigned kind = strncmp(line, "sign", 4) == 0 ? STORE_JOB_SIGN : STORE_JOB_ANALYSE;
-        assert_good(store_job_take(fixture->store, 1U << kind, pulmo_now_ms() + 1000, &job, &err));
-        if (job.id && kind == STORE_JOB_SIGN)
-            assert_good(store_sign_finish(fixture->store, &job, &artifact, 1, &err));
-        printf("{\"job\":%lld}\n", (long long)job.id);
+        int64_t number = 0;
+        if (strcmp(line, "sign\n") == 0)
+            number = finish_signing(fixture);
+        else if (strcmp(line, "supersede\n") == 0)
+            number = web_supersede(fixture);
+        else if (strcmp(line, "arrive\n") == 0)
+            web_arrive(fixture);
+        printf("{\"number\":%lld}\n", (long long)number);
         fflush(stdout);
     }
 }
@@ -468,6 +501,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_bad_verdicts),
         cmocka_unit_test(test_verdicts),
         cmocka_unit_test(test_signing),
+        cmocka_unit_test(test_superseded_result),
         cmocka_unit_test(test_guessing_is_slowed_down), /* last: afterwards nobody logs in from here for a minute */
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

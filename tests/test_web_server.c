@@ -177,7 +177,7 @@ static void test_health_and_metrics(void **state) {
     assert_int_equal(answer.status, 200);
     assert_non_null(strstr(answer.body, "\npulmo_studies 5\n"));
     assert_non_null(strstr(answer.body, "\npulmo_results 3\n"));
-    assert_non_null(strstr(answer.body, "\npulmo_jobs_dead 1\n"));
+    assert_non_null(strstr(answer.body, "\npulmo_jobs_dead 2\n"));
     assert_null(strstr(answer.body, "Anna"));
     answer_free(&answer);
     client_free(&client);

@@ -268,7 +268,8 @@ static inline struct web_text web_overlay_png(int k) {
 
 /* ---- studies ----------------------------------------------------------------------------------------- */
 
-static inline void web_receive(struct web_fixture *fixture, const char *study_uid, const char *name, const char *id) {
+static inline void web_receive_instance(struct web_fixture *fixture, const char *study_uid, int number,
+                                        const char *name, const char *id) {
     struct err err = {0};
     struct instance instance = {.sop_class_uid = "1.2.840.10008.5.1.4.1.1.2",
                                 .series_uid = SERIES,
@@ -282,11 +283,15 @@ static inline void web_receive(struct web_fixture *fixture, const char *study_ui
                                 .part10 = (const uint8_t *)study_uid,
                                 .part10_size = strlen(study_uid)};
     snprintf(instance.study_uid, sizeof instance.study_uid, "%s", study_uid);
-    snprintf(instance.sop_instance_uid, sizeof instance.sop_instance_uid, "%s.1", study_uid);
+    snprintf(instance.sop_instance_uid, sizeof instance.sop_instance_uid, "%s.%d", study_uid, number);
     snprintf(instance.patient_name, sizeof instance.patient_name, "%s", name);
     snprintf(instance.patient_id, sizeof instance.patient_id, "%s", id);
     snprintf(instance.accession_number, sizeof instance.accession_number, "A-%s", id);
     assert_good(store_instance_put(fixture->store, &instance, &err));
+}
+
+static inline void web_receive(struct web_fixture *fixture, const char *study_uid, const char *name, const char *id) {
+    web_receive_instance(fixture, study_uid, 1, name, id);
 }
 
 static inline struct store_job web_take(struct web_fixture *fixture, enum store_job_kind kind) {
@@ -297,9 +302,10 @@ static inline struct store_job web_take(struct web_fixture *fixture, enum store_
     return job;
 }
 
-static inline void web_decode(struct web_fixture *fixture) {
+static inline void web_decode(struct web_fixture *fixture, const char *study_uid) {
     struct err err = {0};
     struct store_job job = web_take(fixture, STORE_JOB_DECODE);
+    assert_string_equal(job.study_uid, study_uid);
     int16_t *slices = web_slices();
     const struct store_artifact artifacts[] = {
         {.name = "series.json",
@@ -368,26 +374,41 @@ static inline int64_t web_analyse(struct web_fixture *fixture, const char *study
 
 static inline void web_fail(struct web_fixture *fixture) {
     struct err err = {0}, why = {0};
-    struct store_job job = web_take(fixture, STORE_JOB_ANALYSE);
+    struct store_job job = web_take(fixture, STORE_JOB_ANALYSE), decoding = web_take(fixture, STORE_JOB_DECODE);
     err_set(&why, ERR_INPUT, "slice 31 ends after 1,024 of 524,288 bytes");
     assert_good(store_job_fail(fixture->store, &job, &why, &err));
+    assert_good(store_job_fail(fixture->store, &decoding, &why, &err));
 }
 
 static inline void web_fill(struct web_fixture *fixture) {
     web_receive(fixture, STUDY_FOUND, "Example^Anna", "1001");
     fixture->result_found = web_analyse(fixture, STUDY_FOUND, STORE_ANALYSED, "", WEB_NODULES);
-    web_decode(fixture);
+    web_decode(fixture, STUDY_FOUND);
     web_receive(fixture, STUDY_NEGATIVE, "Sample^Bruno", "1002");
     fixture->result_negative = web_analyse(fixture, STUDY_NEGATIVE, STORE_ANALYSED, "", 0);
-    web_decode(fixture);
+    web_decode(fixture, STUDY_NEGATIVE);
     web_receive(fixture, STUDY_REFUSED, "Muster^Carla", "1003");
     fixture->result_refused =
         web_analyse(fixture, STUDY_REFUSED, STORE_REFUSED,
                     "NOT_A_CHEST: the images show 0 ml of lung; at least 800 ml must be in view", 0);
-    web_decode(fixture);
+    web_decode(fixture, STUDY_REFUSED);
     web_receive(fixture, STUDY_FAILED, "Modell^Dora", "1004");
     web_fail(fixture);
     web_receive(fixture, STUDY_ARRIVING, "Beispiel^Emil", "1005");
+}
+
+/* A late slice of the study without findings: a new result supersedes the first. Returns it. */
+static inline int64_t web_supersede(struct web_fixture *fixture) {
+    web_receive_instance(fixture, STUDY_NEGATIVE, 2, "Sample^Bruno", "1002");
+    int64_t result = web_analyse(fixture, STUDY_NEGATIVE, STORE_ANALYSED, "", WEB_NODULES);
+    web_decode(fixture, STUDY_NEGATIVE);
+    return result;
+}
+
+/* What was arriving is complete, decoded and analysed. */
+static inline void web_arrive(struct web_fixture *fixture) {
+    web_decode(fixture, STUDY_ARRIVING);
+    web_analyse(fixture, STUDY_ARRIVING, STORE_ANALYSED, "", WEB_NODULES);
 }
 
 static inline void web_add_users(struct web_fixture *fixture) {

@@ -42,10 +42,11 @@ export async function startServer() {
   return {
     url: `https://127.0.0.1:${port}/`,
     password,
-    /** Does the worker's part of a signature; the id of its job, 0 when none was asked for. */
-    async sign() {
-      child.stdin.write('sign\n');
-      return (await next()).job;
+    /** Does the worker's part: "sign" (the id of its job, 0 when none was asked for), "supersede" (the id of the newer
+     *  result of the study without findings), "arrive" (the study that was arriving is decoded and analysed). */
+    async work(what) {
+      child.stdin.write(`${what}\n`);
+      return (await next()).number;
     },
     stop() {
       const ended = new Promise((resolve) => child.on('exit', resolve));

@@ -204,12 +204,12 @@ async function testSigning({ page, server }) {
   await page.fill(byId('sign-password'), 'not the password');
   await page.click(byId('sign-confirm'));
   await page.waitForFunction(() => document.querySelector('[data-testid="sign-problem"]').textContent.includes('wrong'));
-  assert.equal(await server.sign(), 0, 'nothing to sign yet');
+  assert.equal(await server.work('sign'), 0, 'nothing to sign yet');
   await page.fill(byId('sign-password'), server.password);
   await page.click(byId('sign-confirm'));
   await page.waitForSelector(byId('sign-dialog'), { state: 'detached' });
   await page.waitForSelector(byId('signing'));
-  assert.ok(await server.sign() > 0, 'the request was recorded');
+  assert.ok(await server.work('sign') > 0, 'the request was recorded');
   await page.waitForSelector(byId('signed'));
   await page.keyboard.press('r');
   assert.equal(await verdictOf(page, 1), 'accepted', 'a signed result does not change');
@@ -230,6 +230,29 @@ async function testOtherStates({ page }) {
   await goTo('1.2.3.4');
   await page.waitForSelector(byId('problem'));
   for (const id of ['notice']) assert.equal(await page.textContent(byId(id)), 'Research use only. Not for diagnosis.');
+}
+
+/** Images and findings appear while the reader waits. */
+async function testArriving({ page, server }) {
+  await page.evaluate((study) => { location.hash = `#/study/${study}`; }, studies.arriving);
+  await page.waitForSelector(byId('waiting'));
+  await server.work('arrive');
+  await page.waitForFunction(() => globalThis.pulmo?.ready);
+  await page.waitForSelector(byId('finding-1'));
+  assert.equal(await page.locator(byId('waiting')).count(), 0);
+}
+
+/** An older result can be read, but not judged or signed; the newer one is a click away. */
+async function testSuperseded({ page, server }) {
+  await openStudy(page, studies.negative);
+  await page.waitForSelector(byId('no-findings'));
+  assert.ok(await server.work('supersede') > 2);
+  await page.evaluate(() => { location.hash = '#/result/2'; }); // the fixture's second result
+  await page.waitForSelector(byId('superseded'));
+  assert.equal(await page.isDisabled(byId('sign')), true);
+  await page.click(`${byId('superseded')} a`);
+  await page.waitForSelector(byId('finding-1'));
+  assert.equal(await page.isDisabled(byId('sign')), false);
 }
 
 /** Thin clients have no WebGL: the same pixels, drawn by the CPU. */
@@ -266,7 +289,8 @@ async function testViewerRole({ page, server }) {
 }
 
 const tests = [testLogin, testWorklist, testOpening, testPixelsOnScreen, testScrolling, testWindow, testOverlay, testJudging,
-  testAdding, testVerdictsLast, testSigning, testOtherStates, testCpuRendering, testViewerRole];
+  testAdding, testVerdictsLast, testSigning, testOtherStates, testArriving,
+  testSuperseded, testCpuRendering, testViewerRole];
 
 const server = await startServer();
 const { browser, page, faults } = await startBrowser();

@@ -50,6 +50,10 @@ export class Overlay {
     return this.enabled && this.used[kind].size > 0;
   }
 
+  get hasAny(): boolean {
+    return this.has("attention") || this.has("cam");
+  }
+
   /** Has the result heat for this slice, in the kind that is chosen? */
   expects(k: number): boolean {
     return this.enabled && this.used[this.state.kind].has(k);

@@ -103,7 +103,8 @@ export class StudyPage {
     const fits = overlaysFit(document, series);
     if (series) this.view = new ImageView(study, series, result, fits);
     this.panel = this.reading && result?.status === "analysed" ? this.newPanel(this.reading) : undefined;
-    this.controls = this.view && this.panel ? new OverlayControls(this.view, fits) : undefined;
+    const drawable = !fits || this.view?.overlay.hasAny || this.reading?.signable.some((item) => item.model);
+    this.controls = this.view && this.panel && drawable ? new OverlayControls(this.view, fits) : undefined;
     replace(
       this.side,
       this.banner,
