@@ -1,6 +1,7 @@
 #include "dicom/pixels.h"
 
 #include "dicom/jpeg2000.h"
+#include "dicom/jpegls.h"
 #include "dicom/part10.h"
 #include "dicom/rle.h"
 
@@ -205,14 +206,14 @@ bool shim_frame_fragments(const struct shim_dataset *dataset, size_t frame, stru
     return true;
 }
 
-/* What a JPEG or JPEG-LS stream says of itself in its frame header SOFn, ISO 10918-1 B.2.2, ISO 14495-1 C.2.2. */
+/* What a JPEG stream says of itself in its frame header SOFn, ISO 10918-1 B.2.2. */
 struct jpeg_header {
     uint32_t precision, rows, columns, components;
 };
 
 static bool is_frame_header(uint8_t marker) {
     const bool is_sof = marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC;
-    return is_sof || marker == 0xF7;
+    return is_sof;
 }
 
 static bool read_jpeg_header(const struct bytes *stream, struct jpeg_header *out) {
@@ -270,6 +271,23 @@ static bool decode_by_dcmtk(const struct shim_dataset *dataset, const struct pix
     return true;
 }
 
+static bool decode_jpegls(const struct shim_dataset *dataset, const struct pixel_format *format, size_t frame,
+                          int32_t *out, struct err *err) {
+    PULMO_SCOPED(bytes_free) struct bytes stream = {0};
+    const struct jpegls_image image = {format->columns, format->rows};
+    uint32_t precision = 0;
+    if (!shim_frame_fragments(dataset, frame, &stream, err))
+        return false;
+    PULMO_SCOPED(pulmo_free_at) uint16_t *raw = pulmo_alloc((size_t)image.rows * image.columns, sizeof *raw, err);
+    if (raw == NULL || !jpegls_decode(&stream, &image, raw, &precision, err))
+        return false;
+    if (precision > format->bits_allocated)
+        return err_set(err, ERR_INPUT, "JPEG-LS stream of %u bits in %u allocated ones", precision,
+                       format->bits_allocated);
+    unpack((const uint8_t *)raw, sizeof *raw, format, out);
+    return true;
+}
+
 static bool decode_rle(const struct shim_dataset *dataset, const struct pixel_format *format, size_t frame,
                        int32_t *out, struct err *err) {
     PULMO_SCOPED(bytes_free) struct bytes stream = {0};
@@ -313,6 +331,8 @@ bool shim_frame_decode(const struct shim_dataset *dataset, size_t frame, int32_t
         return decode_native(dataset, &format, frame, out, err);
     if (strcmp(uid, "1.2.840.10008.1.2.5") == 0)
         return decode_rle(dataset, &format, frame, out, err);
+    if (strcmp(uid, "1.2.840.10008.1.2.4.80") == 0 || strcmp(uid, "1.2.840.10008.1.2.4.81") == 0)
+        return decode_jpegls(dataset, &format, frame, out, err);
     return is_jpeg2000(uid) ? decode_by_openjpeg(dataset, &format, frame, out, err)
                             : decode_by_dcmtk(dataset, &format, frame, out, err);
 }
