@@ -91,13 +91,11 @@ def tidy(model, cam_layer=None):
 
 
 def cam_tensor(model):
-    """The Relu behind the join of context and detail: the Relu that follows the convolution that
-    takes the Concat. Three convolutions lie between it and the heatmap."""
-    after = {name: node for node in model.graph.node for name in node.input}
-    node = next(n for n in model.graph.node if n.op_type == "Concat")
-    while node.op_type != "Relu":
-        node = after[node.output[0]]
-    return node.output[0]
+    """The Relu at stride 4 that enters the join of detail and context. Behind the join a residual
+    path leads straight to the heatmap, so a map taken there lights a single cell."""
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    join = next(n for n in model.graph.node if n.op_type == "Concat")
+    return next(name for name in join.input if made_by[name].op_type == "Relu")
 
 
 def compare(model, net, example, what):
