@@ -1,7 +1,6 @@
 #include "app/command.h"
 #include "evaluation/evaluation.h"
 
-#include <cjson/cJSON.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,42 +9,20 @@
 
 static const double points[EVALUATION_POINTS] = {0.125, 0.25, 0.5, 1, 2, 4, 8};
 
-static void print_json(const struct evaluation *evaluation, const struct evaluation_config *config) {
-    cJSON *document = cJSON_CreateObject();
-    const struct {
-        const char *name;
-        double value;
-    } counts[] = {{"scans", (double)evaluation->scans},
-                  {"nodules", (double)evaluation->nodules},
-                  {"excluded", (double)evaluation->excluded},
-                  {"marks", (double)evaluation->marks},
-                  {"hits", (double)evaluation->hits},
-                  {"false_positives", (double)evaluation->false_positives},
-                  {"ignored", (double)evaluation->ignored},
-                  {"max_marks", config->max_marks},
-                  {"cpm", evaluation->cpm},
-                  {"cpm_low", evaluation->cpm_low},
-                  {"cpm_high", evaluation->cpm_high}};
-    for (size_t index = 0; index < sizeof counts / sizeof *counts; index++)
-        cJSON_AddNumberToObject(document, counts[index].name, counts[index].value);
-    cJSON_AddItemToObject(document, "fp_per_scan", cJSON_CreateDoubleArray(points, EVALUATION_POINTS));
-    cJSON_AddItemToObject(document, "sensitivity", cJSON_CreateDoubleArray(evaluation->sensitivity, EVALUATION_POINTS));
-    cJSON_AddItemToObject(document, "sensitivity_low",
-                          cJSON_CreateDoubleArray(evaluation->sensitivity_low, EVALUATION_POINTS));
-    cJSON_AddItemToObject(document, "sensitivity_high",
-                          cJSON_CreateDoubleArray(evaluation->sensitivity_high, EVALUATION_POINTS));
-    char *text = cJSON_Print(document);
-    if (text)
-        puts(text);
-    free(text);
-    cJSON_Delete(document);
+static bool print_json(const struct evaluation *evaluation, const struct evaluation_config *config, struct err *err) {
+    PULMO_SCOPED(bytes_free) struct bytes document = {0};
+    if (!evaluation_json(evaluation, config, &document, err))
+        return false;
+    fwrite(document.data, 1, document.size, stdout);
+    putchar('\n');
+    return true;
 }
 
 static void print_table(const struct evaluation *evaluation, const struct evaluation_config *config) {
     printf("%zu scans, %zu nodules (%zu excluded findings), %zu marks: %zu nodules hit, %zu false positives, %zu "
            "ignored\n",
            evaluation->scans, evaluation->nodules, evaluation->excluded, evaluation->marks, evaluation->hits,
-           evaluation->false_positives, evaluation->ignored);
+           evaluation->false_positives, evaluation->ignored, evaluation->duplicates);
     if (config->max_marks)
         printf("marks a scan: at most %u\n", config->max_marks);
     printf("FP/scan   sensitivity   95 %% interval\n");
@@ -82,10 +59,10 @@ static int run(int argc, char **argv) {
     PULMO_SCOPED(evaluation_free) struct evaluation evaluation = {0};
     if (!evaluation_run(&config, &evaluation, &err) || (plots && !plot(&evaluation, plots, &err)))
         return command_fail(&command_evaluate, &err);
-    if (json)
-        print_json(&evaluation, &config);
-    else
+    if (!json)
         print_table(&evaluation, &config);
+    else if (!print_json(&evaluation, &config, &err))
+        return command_fail(&command_evaluate, &err);
     return EXIT_DONE;
 }
 
