@@ -19,10 +19,10 @@ static bool print_json(const struct evaluation *evaluation, const struct evaluat
 }
 
 static void print_table(const struct evaluation *evaluation, const struct evaluation_config *config) {
-    printf("%zu scans, %zu nodules (%zu excluded findings), %zu marks: %zu nodules hit, %zu false positives, %zu "
-           "ignored\n",
-           evaluation->scans, evaluation->nodules, evaluation->excluded, evaluation->marks, evaluation->hits,
-           evaluation->false_positives, evaluation->ignored, evaluation->duplicates);
+    printf("%zu scans, %zu nodules (%zu excluded findings), %zu marks\n", evaluation->scans, evaluation->nodules,
+           evaluation->excluded, evaluation->marks);
+    printf("%zu nodules hit, %zu false positives, %zu marks on excluded findings, %zu more on nodules found\n",
+           evaluation->hits, evaluation->false_positives, evaluation->ignored, evaluation->duplicates);
     if (config->max_marks)
         printf("marks a scan: at most %u\n", config->max_marks);
     printf("FP/scan   sensitivity   95 %% interval\n");
