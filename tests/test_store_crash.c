@@ -2,6 +2,7 @@
  * Reception, worker and sender as processes that are killed (SIGKILL) at random instants, again and again, on one
  * folder. Afterwards: everything they acknowledged is there and whole, each study has one result, each object is marked
  * sent once, the audit chain is whole. */
+#include "random.h"
 #include "store_fixture.h"
 
 #include <poll.h>
@@ -142,7 +143,9 @@ static void kill_round(const struct fixture *fixture, struct ledger *ledger, int
         pids[role] = child(fixture, ends[1], role, ledger->put_first[round]);
     close(ends[1]);
     poll(&(struct pollfd){.fd = ends[0], .events = POLLIN}, 1, 20000); /* a slow machine still gets to work */
-    struct timespec instant = {.tv_nsec = (20 + rand() % 80) * 1000000L + rand() % 1000000};
+    uint32_t random[4];
+    random_philox((uint32_t[2]){20261124, 0}, (uint32_t[4]){(uint32_t)round, 0, 0, 0}, random);
+    struct timespec instant = {.tv_nsec = 20000000L + random[0] % 80000000L};
     nanosleep(&instant, NULL);
     for (int role = 0; role < 3; role++)
         kill(pids[(role + round) % 3], SIGKILL);
@@ -219,7 +222,6 @@ static void test_kill(void **state) {
     fixture->store = NULL;
     fixture->config.quiet_ms = 0;
     fixture->config.attempts_max = 1000;
-    srand(20261124);
     for (int round = 0; round < ROUNDS; round++)
         kill_round(fixture, &ledger, round);
     fixture->store = fixture_handle(fixture);
