@@ -1,5 +1,5 @@
-#include "digest.h"
 #include "dicom/dicom.h"
+#include "digest.h"
 
 #include <stdio.h>
 #include <string.h>
