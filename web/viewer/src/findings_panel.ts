@@ -38,8 +38,7 @@ export class FindingsPanel {
     replace(
       this.element,
       ...shown.map((item) => this.card(item)),
-      shown.length === 0 &&
-        h("p", { class: "no-findings", "data-testid": "no-findings" }, this.noFindings()),
+      shown.length === 0 && h("p", { class: "no-findings", "data-testid": "no-findings" }, this.noFindings()),
       (hidden > 0 || this.all) &&
         h(
           "button",
@@ -52,7 +51,9 @@ export class FindingsPanel {
 
   private noFindings(): string {
     const point = this.reading.result.analysis?.operating_point;
-    return point === undefined ? "No finding." : `No finding: none reaches ${percent(point)}, from which on findings are reported.`;
+    return point === undefined
+      ? "No finding."
+      : `No finding: none reaches ${percent(point)}, from which on findings are reported.`;
   }
 
   private toggle(): void {
@@ -91,7 +92,9 @@ export class FindingsPanel {
   }
 
   private verdictChip(item: Item): HTMLElement | false {
-    const text = { accepted: "accepted", rejected: "rejected", none: "", added: "added", removed: "" }[item.verdict];
+    const text = { accepted: "accepted", rejected: "rejected", none: "", added: "added", removed: "" }[
+      item.verdict
+    ];
     return text !== "" && h("span", { class: `chip ${item.verdict}` }, text);
   }
 
@@ -111,7 +114,11 @@ export class FindingsPanel {
         key ? h("kbd", {}, key) : null,
       );
     if (!item.model)
-      return h("div", { class: "judge" }, button("Remove", "", "remove", () => this.handlers.remove(item)));
+      return h(
+        "div",
+        { class: "judge" },
+        button("Remove", "", "remove", () => this.handlers.remove(item)),
+      );
     return h(
       "div",
       { class: "judge" },

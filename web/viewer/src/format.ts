@@ -1,7 +1,9 @@
 // Figures and names as a reader wants them.
 
 export function date(dicom: string): string {
-  return /^\d{8}$/.test(dicom) ? `${dicom.slice(0, 4)}-${dicom.slice(4, 6)}-${dicom.slice(6)}` : dicom || "no date";
+  return /^\d{8}$/.test(dicom)
+    ? `${dicom.slice(0, 4)}-${dicom.slice(4, 6)}-${dicom.slice(6)}`
+    : dicom || "no date";
 }
 
 /** PS3.5 6.2 PN: family^given^middle^prefix^suffix; ideographic and phonetic groups after "=". */

@@ -16,7 +16,9 @@ export class Grid {
 
   toIjk(lps: Vector): Vector {
     const offset = lps.map((value, axis) => value - this.series.ijk_to_lps_mm[axis]![3]!);
-    return this.inverse.map((row) => row[0]! * offset[0]! + row[1]! * offset[1]! + row[2]! * offset[2]!) as Vector;
+    return this.inverse.map(
+      (row) => row[0]! * offset[0]! + row[1]! * offset[1]! + row[2]! * offset[2]!,
+    ) as Vector;
   }
 
   /** Unit vector along columns (axis 0), rows (1) or slices (2). */

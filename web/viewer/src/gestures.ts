@@ -68,7 +68,8 @@ export function attachGestures(element: HTMLElement, stage: Stage, handlers: Ges
     "wheel",
     (event) => {
       event.preventDefault();
-      const pixels = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? event.deltaY * LINE_PIXELS : event.deltaY;
+      const pixels =
+        event.deltaMode === WheelEvent.DOM_DELTA_LINE ? event.deltaY * LINE_PIXELS : event.deltaY;
       if (event.ctrlKey) {
         stage.zoomBy(Math.exp(-pixels / 500));
         return;

@@ -69,7 +69,10 @@ export function showHelp(actions: KeyAction[]): void {
     h(
       "div",
       { class: "columns" },
-      section("Mouse", mouse.map(([label, help]) => row(label, help))),
+      section(
+        "Mouse",
+        mouse.map(([label, help]) => row(label, help)),
+      ),
       ...groups.map((group) =>
         section(
           group,

@@ -3,7 +3,12 @@ import { api, type User } from "./api";
 import { h, replace, sentence } from "./dom";
 
 export function showLogin(page: HTMLElement, onUser: (user: User) => void): void {
-  const user = h("input", { id: "user", autocomplete: "username", required: true, "data-testid": "login-user" });
+  const user = h("input", {
+    id: "user",
+    autocomplete: "username",
+    required: true,
+    "data-testid": "login-user",
+  });
   const password = h("input", {
     id: "password",
     type: "password",

@@ -40,12 +40,19 @@ function route(): void {
     return;
   }
   const match = /^#\/(study|result)\/([0-9.]+)$/.exec(location.hash);
-  if (match) page = new StudyPage(root, user, loggedOut, { kind: match[1] as "study" | "result", id: match[2]! });
+  if (match)
+    page = new StudyPage(root, user, loggedOut, { kind: match[1] as "study" | "result", id: match[2]! });
   else page = new Worklist(root, user, loggedOut);
 }
 
 function auditNote(): HTMLElement {
-  return h("p", {}, "Auditors read the audit trail: ", h("a", { href: "/api/audit", download: "audit.ndjson" }, "download it"), ".");
+  return h(
+    "p",
+    {},
+    "Auditors read the audit trail: ",
+    h("a", { href: "/api/audit", download: "audit.ndjson" }, "download it"),
+    ".",
+  );
 }
 
 async function start(): Promise<void> {

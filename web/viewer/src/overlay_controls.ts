@@ -38,7 +38,12 @@ export class OverlayControls {
         kind,
         h(
           "button",
-          { class: "tab", "data-testid": `kind-${kind}`, disabled: !view.overlay.has(kind), onclick: () => this.setKind(kind) },
+          {
+            class: "tab",
+            "data-testid": `kind-${kind}`,
+            disabled: !view.overlay.has(kind),
+            onclick: () => this.setKind(kind),
+          },
           names[kind],
         ),
       );
@@ -49,9 +54,20 @@ export class OverlayControls {
       h("label", { class: "switch" }, this.contours, "Outline", h("kbd", {}, "C")),
       h("div", { class: "kinds" }, ...this.kinds.values()),
       h("label", { class: "range" }, "Opacity", this.opacity),
-      h("div", { class: "colour-bar" }, h("span", {}, "0"), h("div", { class: "ramp", "data-testid": "colour-bar" }), h("span", {}, "1")),
+      h(
+        "div",
+        { class: "colour-bar" },
+        h("span", {}, "0"),
+        h("div", { class: "ramp", "data-testid": "colour-bar" }),
+        h("span", {}, "1"),
+      ),
       this.meaning,
-      !fits && h("p", { class: "review" }, "The images changed after this result: its overlays do not fit and are not shown."),
+      !fits &&
+        h(
+          "p",
+          { class: "review" },
+          "The images changed after this result: its overlays do not fit and are not shown.",
+        ),
     );
     this.update();
   }
@@ -67,7 +83,9 @@ export class OverlayControls {
     this.opacity.value = String(Math.round(state.opacity * 100));
     this.element.style.setProperty("--heat-opacity", String(state.opacity));
     for (const [kind, button] of this.kinds) button.classList.toggle("active", kind === state.kind);
-    this.meaning.textContent = this.view.overlay.has(state.kind) ? meanings[state.kind] : "This result has no map.";
+    this.meaning.textContent = this.view.overlay.has(state.kind)
+      ? meanings[state.kind]
+      : "This result has no map.";
   }
 
   private change(change: Parameters<ImageView["changeOverlay"]>[0]): void {

@@ -48,26 +48,22 @@ export class Reading {
   }
 
   private rebuild(): void {
-    const model = (this.result.analysis?.findings ?? []).map(
-      (finding): Item => ({
-        id: finding.id,
-        center_lps_mm: finding.center_lps_mm,
-        diameter_mm: finding.diameter_mm,
-        verdict: this.standing.get(finding.id)?.verdict ?? "none",
-        model: finding,
-      }),
-    );
+    const model = (this.result.analysis?.findings ?? []).map((finding): Item => ({
+      id: finding.id,
+      center_lps_mm: finding.center_lps_mm,
+      diameter_mm: finding.diameter_mm,
+      verdict: this.standing.get(finding.id)?.verdict ?? "none",
+      model: finding,
+    }));
     const added = [...this.standing.values()]
       .filter((verdict) => verdict.verdict === "added" && verdict.center_lps_mm)
-      .map(
-        (verdict): Item => ({
-          id: verdict.finding_id,
-          center_lps_mm: verdict.center_lps_mm!,
-          diameter_mm: verdict.diameter_mm ?? 0,
-          verdict: "added",
-          model: null,
-        }),
-      );
+      .map((verdict): Item => ({
+        id: verdict.finding_id,
+        center_lps_mm: verdict.center_lps_mm!,
+        diameter_mm: verdict.diameter_mm ?? 0,
+        verdict: "added",
+        model: null,
+      }));
     this.items = [...model, ...added];
   }
 
@@ -108,7 +104,11 @@ export class Reading {
     this.undos.push({
       text: "The removed nodule is back.",
       run: async () =>
-        void (await this.put({ verdict: "added", center_lps_mm: item.center_lps_mm, diameter_mm: item.diameter_mm })),
+        void (await this.put({
+          verdict: "added",
+          center_lps_mm: item.center_lps_mm,
+          diameter_mm: item.diameter_mm,
+        })),
     });
     this.onChange();
   }
@@ -133,7 +133,8 @@ export class Reading {
   }
 
   get tally(): Tally {
-    const count = (verdict: VerdictName): number => this.signable.filter((item) => item.verdict === verdict).length;
+    const count = (verdict: VerdictName): number =>
+      this.signable.filter((item) => item.verdict === verdict).length;
     return {
       accepted: count("accepted"),
       rejected: count("rejected"),

@@ -1,12 +1,18 @@
 // Signing: shows what will be signed, asks for the password, sends the request.
-import { api, type Study } from "./api";
-import { h, modal, replace, sentence } from "./dom";
+import { api, ApiError, type Study } from "./api";
+import { h, modal, replace, sentence, toast } from "./dom";
 import { date, lobe, millimetres, personName } from "./format";
 import type { Item, Reading } from "./reading";
 
 const labels = { accepted: "Accepted", rejected: "Rejected", none: "Undecided", added: "Added", removed: "" };
 
-export function showSignDialog(study: Study, reading: Reading, signer: string, onRequested: () => void): void {
+export interface SignHandlers {
+  onRequested: () => void;
+  /** Somebody else judged, signed or replaced the result meanwhile: what was on the screen is not what would be signed. */
+  onChanged: () => void;
+}
+
+export function showSignDialog(study: Study, reading: Reading, signer: string, handlers: SignHandlers): void {
   const password = h("input", {
     type: "password",
     id: "sign-password",
@@ -37,9 +43,15 @@ export function showSignDialog(study: Study, reading: Reading, signer: string, o
       .sign(reading.result.id, password.value, reading.verdicts)
       .then(() => {
         dialog.close();
-        onRequested();
+        handlers.onRequested();
       })
       .catch((error) => {
+        if (error instanceof ApiError && error.status === 409) {
+          dialog.close();
+          toast(sentence(error), "error");
+          handlers.onChanged();
+          return;
+        }
         replace(problem, sentence(error));
         password.select();
       })
@@ -50,7 +62,11 @@ export function showSignDialog(study: Study, reading: Reading, signer: string, o
   const dialog = modal(
     { class: "sign", "data-testid": "sign-dialog" },
     h("h2", {}, "Sign this result"),
-    h("p", { class: "patient" }, `${personName(study.patient_name)} · ${study.patient_id} · ${date(study.study_date)}`),
+    h(
+      "p",
+      { class: "patient" },
+      `${personName(study.patient_name)} · ${study.patient_id} · ${date(study.study_date)}`,
+    ),
     summary(reading),
     h("p", { class: "hint" }, closing(reading)),
     form,
@@ -59,7 +75,8 @@ export function showSignDialog(study: Study, reading: Reading, signer: string, o
 }
 
 function summary(reading: Reading): HTMLElement {
-  if (reading.result.status === "refused") return h("p", {}, "The study was not analysed; that is what you confirm.");
+  if (reading.result.status === "refused")
+    return h("p", {}, "The study was not analysed; that is what you confirm.");
   if (!reading.signable.length) return h("p", {}, "No findings.");
   return h("ul", { class: "summary", "data-testid": "sign-summary" }, ...reading.signable.map(line));
 }

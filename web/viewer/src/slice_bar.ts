@@ -10,7 +10,13 @@ export class SliceBar {
   private readonly marks = h("div", { class: "marks" });
 
   constructor(private readonly stage: Stage) {
-    this.element = h("div", { class: "slice-bar", "data-testid": "slice-bar" }, this.loaded, this.marks, this.thumb);
+    this.element = h(
+      "div",
+      { class: "slice-bar", "data-testid": "slice-bar" },
+      this.loaded,
+      this.marks,
+      this.thumb,
+    );
     let dragging = false;
     const go = (event: PointerEvent): void => {
       const box = this.element.getBoundingClientRect();

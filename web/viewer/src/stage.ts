@@ -1,12 +1,5 @@
 // The image: one Cornerstone stack viewport, addressed by source slice k.
-import {
-  cache,
-  Enums,
-  init,
-  RenderingEngine,
-  setUseCPURendering,
-  type Types,
-} from "@cornerstonejs/core";
+import { cache, Enums, init, RenderingEngine, setUseCPURendering, type Types } from "@cornerstonejs/core";
 import type { Vector } from "./api";
 import type { Grid } from "./geometry";
 import { imageIds, LoadAhead, registerSlices } from "./slices";

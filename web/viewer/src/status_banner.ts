@@ -10,13 +10,28 @@ export function statusBanner({ study, result }: StudyDocument, hasImages: boolea
       { class: "banner warning", "data-testid": "superseded" },
       h("b", {}, "A newer result replaced this one."),
       h("p", {}, "It can be read, but not judged or signed. "),
-      h("a", { href: `#/study/${study.study_uid}`, onclick: () => reopen(study.study_uid) }, "Open the newer result"),
+      h(
+        "a",
+        { href: `#/study/${study.study_uid}`, onclick: () => reopen(study.study_uid) },
+        "Open the newer result",
+      ),
     );
   if (study.state === "failed" || result?.status === "failed")
-    return stopped("failed", "The analysis failed", result?.reason || study.reason, "No finding is shown because none was computed. This does not mean that there is none.");
+    return stopped(
+      "failed",
+      "The analysis failed",
+      result?.reason || study.reason,
+      "No finding is shown because none was computed. This does not mean that there is none.",
+    );
   if (result?.status === "refused")
-    return stopped("refused", "Not analysed", result.reason, "Pulmo did not look for nodules in this study. This does not mean that there is none.");
-  if (!result || ["receiving", "queued", "analysing"].includes(study.state)) return waiting(study.state, result !== null, hasImages);
+    return stopped(
+      "refused",
+      "Not analysed",
+      result.reason,
+      "Pulmo did not look for nodules in this study. This does not mean that there is none.",
+    );
+  if (!result || ["receiving", "queued", "analysing"].includes(study.state))
+    return waiting(study.state, result !== null, hasImages);
   return null;
 }
 
@@ -43,7 +58,12 @@ function waiting(state: string, hasResult: boolean, hasImages: boolean): HTMLEle
     : hasImages
       ? "You can read the images meanwhile; findings appear by themselves."
       : "Images and findings appear by themselves.";
-  return h("div", { class: "banner info", "data-testid": "waiting" }, h("b", {}, texts[state] ?? "The result is on its way."), h("p", {}, rest));
+  return h(
+    "div",
+    { class: "banner info", "data-testid": "waiting" },
+    h("b", {}, texts[state] ?? "The result is on its way."),
+    h("p", {}, rest),
+  );
 }
 
 /** The address may be the open one already: then nothing but a new start shows the newer result. */

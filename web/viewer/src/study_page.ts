@@ -1,7 +1,7 @@
 // One study: images at the left, what was found and what the reader says at the right.
 import { api, ApiError, type Series, type StudyDocument, type User, type Vector } from "./api";
 import { topBar } from "./bar";
-import { h, modal, replace, sentence, toast } from "./dom";
+import { h, replace, sentence, toast } from "./dom";
 import { FindingsPanel } from "./findings_panel";
 import { date, personName } from "./format";
 import { ImageView } from "./image_view";
@@ -9,15 +9,17 @@ import { attachKeys, showHelp, toolBar, type KeyAction } from "./keys";
 import { OverlayControls } from "./overlay_controls";
 import { Poll } from "./poll";
 import { Reading, type Item } from "./reading";
+import { signArea } from "./sign_area";
 import { showSignDialog } from "./sign_dialog";
 import type { Window } from "./stage";
 import { statusBanner } from "./status_banner";
+import { askDiameter } from "./diameter_dialog";
+import { overlaysFit, seriesOf } from "./study_document";
 import { studyKeys } from "./study_keys";
 
 const WAIT_MS = 2000;
 const WATCH_MS = 10000;
 const SIGNING_MS = 1000;
-const DIAMETER_MM_DEFAULT = 6;
 
 export interface Address {
   kind: "study" | "result";
@@ -33,7 +35,7 @@ export class StudyPage {
   private detachKeys: () => void = () => undefined;
   private poll: Poll | undefined;
   private signing = false;
-  private kept: { k: number; window: Window } | undefined;
+  private kept: { k: number; window: Window; waiting: boolean } | undefined;
   private closed = false;
   private keys: KeyAction[] = [];
   private readonly main = h("main", { class: "study" });
@@ -71,13 +73,14 @@ export class StudyPage {
       const series = await seriesOf(document.study.study_uid);
       if (!this.closed) this.build(document, series);
     } catch (error) {
-      if (!this.closed) replace(this.main, h("p", { class: "problem big", "data-testid": "problem" }, sentence(error)));
+      if (!this.closed)
+        replace(this.main, h("p", { class: "problem big", "data-testid": "problem" }, sentence(error)));
     }
   }
 
   /** Findings or images came while the reader looked: they appear, and the reader's place stays. */
   private reload(): void {
-    this.kept = this.view && { k: this.view.stage.k, window: this.view.stage.window };
+    this.kept = this.view && { k: this.view.stage.k, window: this.view.stage.window, waiting: !this.panel };
     this.poll?.stop();
     this.detachKeys();
     this.view?.close();
@@ -98,7 +101,12 @@ export class StudyPage {
       h("b", {}, personName(study.patient_name)),
       ` ${[study.patient_id, study.description || "CT", date(study.study_date), study.accession_number].filter(Boolean).join(" · ")}`,
     );
-    const help = h("button", { class: "quiet", "data-testid": "help-button", onclick: () => showHelp(this.keys) }, "Help", h("kbd", {}, "?"));
+    const help = h(
+      "button",
+      { class: "quiet", "data-testid": "help-button", onclick: () => showHelp(this.keys) },
+      "Help",
+      h("kbd", {}, "?"),
+    );
     replace(this.page, topBar(this.user, this.onLogout, heading, help), this.main);
     const fits = overlaysFit(document, series);
     if (series) this.view = new ImageView(study, series, result, fits);
@@ -151,8 +159,12 @@ export class StudyPage {
     const { slices } = this.view.grid.series;
     const k = this.kept && this.kept.k < slices ? this.kept.k : start;
     if (this.kept) this.view.stage.window = this.kept.window;
-    if (this.kept && this.panel)
-      toast(first ? "The findings are here. N goes to the next, a click to any." : "The analysis is done: no finding.");
+    if (this.kept?.waiting && this.panel)
+      toast(
+        first
+          ? "The findings are here. N goes to the next, a click to any."
+          : "The analysis is done: no finding.",
+      );
     this.kept = undefined;
     if (first) this.mark(first);
     this.view.onAdd = (center, diameter) => this.add(center, diameter);
@@ -285,10 +297,13 @@ export class StudyPage {
   sign(): void {
     const reading = this.reading;
     if (!reading || !this.document || !this.maySign) return;
-    showSignDialog(this.document.study, reading, this.user.display_name || this.user.name, () => {
-      this.signing = true;
-      this.refresh();
-      this.watch();
+    showSignDialog(this.document.study, reading, this.user.display_name || this.user.name, {
+      onRequested: () => {
+        this.signing = true;
+        this.refresh();
+        this.watch();
+      },
+      onChanged: () => this.reload(),
     });
   }
 
@@ -307,69 +322,21 @@ export class StudyPage {
     this.panel?.render();
     if (this.panel) this.view?.setItems(this.panel.shown, this.panel.selected);
     replace(this.banner, statusBanner(this.document, this.view !== undefined));
-    replace(this.signArea, this.signContent());
-  }
-
-  private signContent(): HTMLElement | null {
-    const { reading } = this;
-    if (!reading || reading.result.status === "failed") return null;
-    if (reading.result.signed) return h("p", { class: "signed", "data-testid": "signed" }, "✓ Signed");
-    if (this.signing) return h("p", { class: "signing", "data-testid": "signing" }, "Signing …");
-    const { accepted, rejected, undecided, added } = reading.tally;
-    const parts = [`${accepted} accepted`, `${rejected} rejected`, `${undecided} undecided`];
-    if (added) parts.push(`${added} added`);
-    const nothing = reading.result.status === "refused" ? "Nothing was analysed." : "No findings.";
-    return h(
-      "div",
-      {},
-      h("p", { class: "tally", "data-testid": "tally" }, reading.signable.length ? parts.join(" · ") : nothing),
-      this.mayJudge &&
-        h("div", { class: "actions" },
-          h("button", { class: "quiet", "data-testid": "undo", disabled: !reading.canUndo, onclick: () => this.undo() }, "Undo", h("kbd", {}, "U")),
-          h("button", { class: "primary", "data-testid": "sign", disabled: !this.maySign, onclick: () => this.sign() }, "Sign …"),
-        ),
+    replace(
+      this.signArea,
+      this.reading &&
+        signArea(this.reading, this.signing, this.mayJudge, {
+          undo: () => this.undo(),
+          sign: () => this.sign(),
+        }),
     );
   }
 }
 
-async function seriesOf(studyUid: string): Promise<Series | undefined> {
-  try {
-    return await api.series(studyUid);
-  } catch (error) {
-    if (error instanceof ApiError && error.status === 404) return undefined; // not decoded yet, or it cannot be
-    throw error;
-  }
-}
-
-/** Overlays belong to the slices that were analysed. */
-function overlaysFit({ result }: StudyDocument, series: Series | undefined): boolean {
-  const analysed = result?.analysis?.quality?.slices;
-  return (
-    !series ||
-    !result ||
-    ((!result.series_uid || result.series_uid === series.series_uid) &&
-      (analysed === undefined || analysed === series.slices))
-  );
-}
-
 function noImages(): HTMLElement {
-  return h("section", { class: "image-view empty" }, h("p", { class: "waiting", "data-testid": "no-images" }, "No images to show."));
-}
-
-function askDiameter(onMm: (mm: number) => void): void {
-  const input = h("input", { type: "number", min: 1, max: 200, step: 0.1, value: DIAMETER_MM_DEFAULT, "data-testid": "diameter" });
-  const form = h(
-    "form",
-    { method: "dialog" },
-    h("label", {}, "Diameter of the nodule in mm", input),
-    h(
-      "div",
-      { class: "actions" },
-      h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
-      h("button", { class: "primary", type: "submit", "data-testid": "diameter-ok" }, "Add"),
-    ),
+  return h(
+    "section",
+    { class: "image-view empty" },
+    h("p", { class: "waiting", "data-testid": "no-images" }, "No images to show."),
   );
-  form.addEventListener("submit", () => onMm(Number(input.value)));
-  const dialog = modal({ class: "small" }, form);
-  input.select();
 }

@@ -47,14 +47,30 @@ export class Worklist {
         },
         text,
       );
-    const columns = ["State", "Findings", "Most suspicious", "Patient", "Study", "Accession", "Date", "Received"];
+    const columns = [
+      "State",
+      "Findings",
+      "Most suspicious",
+      "Patient",
+      "Study",
+      "Accession",
+      "Date",
+      "Received",
+    ];
     replace(
       page,
       topBar(user, onLogout),
       h(
         "main",
         { class: "worklist" },
-        h("div", { class: "tools" }, h("h1", {}, "Worklist"), tab("all", "All"), tab("open", "Not signed"), this.search),
+        h(
+          "div",
+          { class: "tools" },
+          h("h1", {}, "Worklist"),
+          tab("all", "All"),
+          tab("open", "Not signed"),
+          this.search,
+        ),
         this.note,
         h("table", {}, h("thead", {}, h("tr", {}, ...columns.map((title) => h("th", {}, title)))), this.body),
       ),
@@ -90,7 +106,9 @@ export class Worklist {
     for (const tab of document.querySelectorAll(".tab"))
       tab.classList.toggle("active", (tab as HTMLElement).dataset["filter"] === this.filter);
     const shown = this.studies.filter((study) => this.matches(study));
-    const empty = this.studies.length ? "No study matches." : "No studies yet. Send a chest CT to this machine.";
+    const empty = this.studies.length
+      ? "No study matches."
+      : "No studies yet. Send a chest CT to this machine.";
     replace(
       this.body,
       ...shown.map((study) => this.row(study)),
@@ -105,12 +123,28 @@ export class Worklist {
     };
     const row = h(
       "tr",
-      { class: study.state, "data-testid": "study-row", "data-study": study.study_uid, "data-state": study.state, onclick: open },
+      {
+        class: study.state,
+        "data-testid": "study-row",
+        "data-study": study.study_uid,
+        "data-state": study.state,
+        onclick: open,
+      },
       h("td", {}, h("span", { class: `state ${study.state}` }, states[study.state] ?? study.state)),
       findingsCell(study),
       suspicionCell(study),
-      h("td", {}, h("a", { href, class: "patient" }, personName(study.patient_name)), h("small", {}, study.patient_id)),
-      h("td", {}, study.description || "CT", h("small", {}, `${study.instances} image${study.instances === 1 ? "" : "s"}`)),
+      h(
+        "td",
+        {},
+        h("a", { href, class: "patient" }, personName(study.patient_name)),
+        h("small", {}, study.patient_id),
+      ),
+      h(
+        "td",
+        {},
+        study.description || "CT",
+        h("small", {}, `${study.instances} image${study.instances === 1 ? "" : "s"}`),
+      ),
       h("td", {}, study.accession_number),
       h("td", {}, date(study.study_date)),
       h("td", {}, ago(study.received_ms, this.nowMs)),
@@ -122,10 +156,21 @@ export class Worklist {
 function findingsCell(study: Study): HTMLElement {
   if ((study.state === "refused" || study.state === "failed") && study.reason) {
     const { title, detail } = reason(study.reason);
-    return h("td", { colspan: 2, class: "why", "data-testid": "reason" }, h("b", {}, title), title ? " " : "", detail);
+    return h(
+      "td",
+      { colspan: 2, class: "why", "data-testid": "reason" },
+      h("b", {}, title),
+      title ? " " : "",
+      detail,
+    );
   }
   if (!study.result_id) return h("td", { class: "muted" }, "–");
-  return h("td", { class: "count" }, String(study.findings_reported), study.review && h("span", { class: "chip review" }, "uncertain"));
+  return h(
+    "td",
+    { class: "count" },
+    String(study.findings_reported),
+    study.review && h("span", { class: "chip review" }, "uncertain"),
+  );
 }
 
 function suspicionCell(study: Study): HTMLElement | null {

@@ -1,0 +1,23 @@
+// What belongs to a study beside its document: the decoded series, and whether a result fits it.
+import { api, ApiError, type Series, type StudyDocument } from "./api";
+
+/** Undefined while the study is not decoded, or when it cannot be. */
+export async function seriesOf(studyUid: string): Promise<Series | undefined> {
+  try {
+    return await api.series(studyUid);
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 404) return undefined; // not decoded yet, or it cannot be
+    throw error;
+  }
+}
+
+/** Overlays belong to the slices that were analysed. */
+export function overlaysFit({ result }: StudyDocument, series: Series | undefined): boolean {
+  const analysed = result?.analysis?.quality?.slices;
+  return (
+    !series ||
+    !result ||
+    ((!result.series_uid || result.series_uid === series.series_uid) &&
+      (analysed === undefined || analysed === series.slices))
+  );
+}
