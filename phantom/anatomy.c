@@ -13,15 +13,15 @@ static const struct tube great_vessels[] = {
     {{12, 18, 182}, {22, 36, 164}, 13.5F, 12.5F},   /* */
     {{22, 36, 164}, {19, 40, 60}, 12.5F, 11.5F},    /* descending aorta */
     {{19, 40, 60}, {9, 36, -60}, 11.5F, 11},        /* */
-    {{-27, -12, 100}, {-28, -14, 200}, 9.5F, 9},    /* superior vena cava */
-    {{-28, -14, 200}, {-34, -10, 240}, 8, 7},       /* right brachiocephalic vein */
-    {{-28, -16, 198}, {24, -24, 218}, 6.5F, 6.5F},  /* left brachiocephalic vein */
-    {{24, -24, 218}, {40, -12, 244}, 6.5F, 6},      /* */
+    {{-27, -12, 100}, {-24, -14, 200}, 9.5F, 9},    /* superior vena cava */
+    {{-24, -14, 200}, {-24, -10, 256}, 8, 7},       /* right brachiocephalic vein */
+    {{-24, -16, 198}, {20, -22, 218}, 6.5F, 6.5F},  /* left brachiocephalic vein */
+    {{20, -22, 218}, {26, -14, 258}, 6.5F, 6},      /* */
     {{-6, -8, 178}, {-16, -6, 222}, 7, 6},          /* brachiocephalic trunk */
-    {{-16, -6, 222}, {-30, -2, 300}, 6, 4.5F},      /* */
+    {{-16, -6, 222}, {-24, -2, 300}, 6, 4.5F},      /* */
     {{2, 4, 184}, {14, 2, 300}, 4.5F, 4},           /* left carotid */
-    {{10, 14, 184}, {26, 16, 236}, 5.5F, 5},        /* left subclavian */
-    {{26, 16, 236}, {70, 6, 262}, 5, 4.5F},         /* */
+    {{10, 14, 184}, {19, 16, 256}, 5.5F, 5},        /* left subclavian */
+    {{19, 16, 256}, {80, 6, 272}, 5, 4.5F},         /* */
     {{15, -30, 112}, {20, -10, 146}, 14.5F, 13.5F}, /* pulmonary trunk */
     {{18, -8, 148}, {-8, 2, 148}, 11.5F, 11},       /* right pulmonary artery, behind the ascending aorta */
     {{-8, 2, 148}, {-40, 7, 146}, 11, 8.5F},        /* */
@@ -64,11 +64,11 @@ float anatomy_cavity(struct vec p) {
     float half_width = 124 * powf(1 - t3, 0.42F), half_depth = 83 * powf(1 - powf(t, 2.3F), 0.45F);
     float y = p.y - 16 * t3;
     float exponent = mix(2.15F, 2.6F, smoothstep(-40, 40, y)); /* rounder in front, squarer behind */
-    float distance = superellipse_distance(p.x, y, fmaxf(half_width, 4), fmaxf(half_depth, 4), exponent);
-    return fmaxf(distance, (p.z - APEX_MM) * 0.8F);
+    float distance = superellipse_distance(p.x, y, larger(half_width, 4), larger(half_depth, 4), exponent);
+    return larger(distance, (p.z - APEX_MM) * 0.8F);
 }
 
-float anatomy_blood(struct vec p) {
+static float blood_of(struct vec p) {
     float distance = 1e3F;
     if (p.z < 140 && p.z > 20)
         for (size_t index = 0; index < COUNT_OF(heart); index++)
@@ -76,18 +76,19 @@ float anatomy_blood(struct vec p) {
     for (size_t index = 0; index < COUNT_OF(great_vessels); index++) {
         const struct tube *tube = &great_vessels[index];
         float reach = tube->radius_a + 14;
-        if (p.z < fminf(tube->a.z, tube->b.z) - reach || p.z > fmaxf(tube->a.z, tube->b.z) + reach)
+        if (p.z < smaller(tube->a.z, tube->b.z) - reach || p.z > larger(tube->a.z, tube->b.z) + reach)
             continue;
         distance = shape_join(distance, tube_distance(tube, p), 2);
     }
     return distance;
 }
 
-float anatomy_mediastinum(struct vec p) {
+/* Everything between the lungs, with its fat. */
+static float mediastinum_of(struct vec p, float vessels) {
     static const struct tube airway = {{0, 12, 320}, ANATOMY_CARINA, 10, 10};
     static const struct tube bronchi[] = {{ANATOMY_CARINA, ANATOMY_HILUM_RIGHT, 9, 8},
                                           {ANATOMY_CARINA, ANATOMY_HILUM_LEFT, 9, 8}};
-    float blood = anatomy_blood(p) - 3.5F;
+    float blood = vessels - 3.5F;
     float spine = superellipse_distance(p.x, p.y - 56, 22, 22, 2) - 1;
     float middle = fabsf(p.x) - mix(3.5F, 17, smoothstep(-62, 10, p.y)) - 9 * smoothstep(190, 250, p.z);
     float all = shape_join(blood, spine, 10);
@@ -103,20 +104,20 @@ static float diaphragm_z(struct vec p) {
     float x = (p.x - (right ? -66.0F : 62.0F)) / 92, y = (p.y + 4) / 84;
     float fall = x * x + (y > 0 ? 0.95F : 0.5F) * y * y;
     float dome = (right ? 64.0F : 52.0F) - 66 * fall / sqrtf(1 + 0.15F * fall);
-    return fmaxf(dome, -6);
+    return larger(dome, -6);
 }
 
 static float lung_of(struct vec p, float cavity, float mediastinum) {
     float chest = shape_meet(cavity, -mediastinum, 7);
-    return fmaxf(chest, (diaphragm_z(p) - p.z) * 0.8F);
+    return larger(chest, (diaphragm_z(p) - p.z) * 0.8F);
 }
 
 static float organ_of(struct vec p, float cavity) {
-    float below = fmaxf(cavity + 2, (p.z - diaphragm_z(p) + 2.5F) * 0.8F);
+    float below = larger(cavity + 2, (p.z - diaphragm_z(p) + 2.5F) * 0.8F);
     float organ = 1e3F;
     for (size_t index = 0; index < COUNT_OF(livers); index++)
         organ = shape_join(organ, ellipsoid_distance(&livers[index], p), 6);
-    return fmaxf(organ, below);
+    return larger(organ, below);
 }
 
 static struct vec canonical_of(const struct anatomy *anatomy, struct vec world) {
@@ -125,7 +126,7 @@ static struct vec canonical_of(const struct anatomy *anatomy, struct vec world) 
 
 float anatomy_lung(const struct anatomy *anatomy, struct vec world) {
     struct vec p = canonical_of(anatomy, world);
-    return lung_of(p, anatomy_cavity(p), anatomy_mediastinum(p));
+    return lung_of(p, anatomy_cavity(p), mediastinum_of(p, blood_of(p)));
 }
 
 void anatomy_fields(const struct anatomy *anatomy, struct vec world, float out[FIELD_COUNT]) {
@@ -137,13 +138,12 @@ void anatomy_fields(const struct anatomy *anatomy, struct vec world, float out[F
         return;
     float cavity = anatomy_cavity(p);
     out[FIELD_CAVITY] = cavity;
-    out[FIELD_MUSCLE] = chest_wall_muscle(p, cavity);
-    chest_wall_fields(p, cavity, &out[FIELD_BONE], &out[FIELD_CARTILAGE]);
+    chest_wall_fields(p, cavity, out);
     if (cavity > 12 && p.z < 200)
         return;
-    out[FIELD_BLOOD] = anatomy_blood(p);
+    out[FIELD_BLOOD] = blood_of(p);
     if (p.z < 80)
         out[FIELD_ORGAN] = organ_of(p, cavity);
     if (p.z < APEX_MM + 8 && p.z > -14)
-        out[FIELD_LUNG] = lung_of(p, cavity, anatomy_mediastinum(p));
+        out[FIELD_LUNG] = lung_of(p, cavity, mediastinum_of(p, out[FIELD_BLOOD]));
 }

@@ -40,12 +40,8 @@ static inline struct vec anatomy_world(const struct anatomy *anatomy, struct vec
 
 /* The rib cage's inner surface; z beyond the lungs' ends is allowed. */
 float anatomy_cavity(struct vec p);
-float anatomy_blood(struct vec p);
-/* Everything between the lungs, with its fat. */
-float anatomy_mediastinum(struct vec p);
-/* chest_wall.c: bone and cartilage, given the cavity's distance at p. */
-void chest_wall_fields(struct vec p, float cavity, float *bone, float *cartilage);
-float chest_wall_muscle(struct vec p, float cavity);
+/* chest_wall.c: muscle, bone and cartilage, given the cavity's distance at p. */
+void chest_wall_fields(struct vec p, float cavity, float out[FIELD_COUNT]);
 float chest_wall_body(struct vec p);
 
 /* Trachea and main bronchi, with the points where each lung's tree begins. */

@@ -28,7 +28,7 @@ static struct grid grid_for(const struct phantom_config *config, const struct an
                          .spacing_mm = {PIXEL_MM, PIXEL_MM, spacing},
                          .ijk_to_lps_mm = {{PIXEL_MM, 0, 0, corner},
                                            {0, PIXEL_MM, 0, corner},
-                                           {0, 0, spacing, 0.5 * (low + high) - 0.5 * (slices - 1) * spacing}}};
+                                           {0, 0, spacing, round(0.5 * (low + high) - 0.5 * (slices - 1) * spacing)}}};
 }
 
 static bool render(const struct scene *scene, struct volume *volume, struct err *err) {

@@ -6,7 +6,7 @@ struct window {
 
 static int pixel_clamped(const struct scene *scene, float mm, float round) {
     float pixel = floorf(mm / scene->pixel_mm + 0.5F * (RENDER_SIDE - 1) + round);
-    return (int)fminf(fmaxf(pixel, 0), RENDER_SIDE - 1);
+    return (int)smaller(larger(pixel, 0), RENDER_SIDE - 1);
 }
 
 static struct window window_of(const struct scene *scene, struct vec low, struct vec high) {
@@ -16,18 +16,18 @@ static struct window window_of(const struct scene *scene, struct vec low, struct
 
 /* The window around the piece of a tube that comes within its radius of the plane; false = none does. */
 static bool tube_window(const struct scene *scene, const struct tube *tube, float z_mm, struct window *out) {
-    float radius = fmaxf(tube->radius_a, tube->radius_b), reach = radius + scene->pixel_mm;
+    float radius = larger(tube->radius_a, tube->radius_b), reach = radius + scene->pixel_mm;
     float dz = tube->b.z - tube->a.z, from = 0, to = 1;
-    if (fminf(tube->a.z, tube->b.z) - reach > z_mm || fmaxf(tube->a.z, tube->b.z) + reach < z_mm)
+    if (smaller(tube->a.z, tube->b.z) - reach > z_mm || larger(tube->a.z, tube->b.z) + reach < z_mm)
         return false;
     if (fabsf(dz) > 1e-3F) {
         float t0 = (z_mm - reach - tube->a.z) / dz, t1 = (z_mm + reach - tube->a.z) / dz;
-        from = clamp01(fminf(t0, t1));
-        to = clamp01(fmaxf(t0, t1));
+        from = clamp01(smaller(t0, t1));
+        to = clamp01(larger(t0, t1));
     }
     struct vec p = vec_mix(tube->a, tube->b, from), q = vec_mix(tube->a, tube->b, to);
-    struct vec low = {fminf(p.x, q.x) - reach, fminf(p.y, q.y) - reach, 0};
-    struct vec high = {fmaxf(p.x, q.x) + reach, fmaxf(p.y, q.y) + reach, 0};
+    struct vec low = {smaller(p.x, q.x) - reach, smaller(p.y, q.y) - reach, 0};
+    struct vec high = {larger(p.x, q.x) + reach, larger(p.y, q.y) + reach, 0};
     *out = window_of(scene, low, high);
     return true;
 }
@@ -47,7 +47,7 @@ void raster_tubes(const struct tubes *tubes, const struct scene *scene, float z_
                 struct vec p = {scene_x(scene, (float)i), scene_x(scene, (float)j), z_mm};
                 float inside = clamp01(0.5F - tube_distance(&tube, p) / scene->pixel_mm);
                 float *pixel = &coverage[j * RENDER_SIDE + i];
-                *pixel = fmaxf(*pixel, inside);
+                *pixel = larger(*pixel, inside);
             }
     }
 }
@@ -65,7 +65,7 @@ void raster_nodules(const struct scene *scene, float z_mm, float *coverage) {
                 struct vec p = {scene_x(scene, (float)i), scene_x(scene, (float)j), z_mm};
                 float depth = nodule_radius_towards(nodule, p) - vec_length(vec_sub(p, nodule->center));
                 float *pixel = &coverage[j * RENDER_SIDE + i];
-                *pixel = fmaxf(*pixel, smoothstep(-0.9F, 0.9F, depth)); /* a soft rim */
+                *pixel = larger(*pixel, smoothstep(-0.9F, 0.9F, depth)); /* a soft rim */
             }
     }
 }

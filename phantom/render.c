@@ -8,6 +8,7 @@
 #define STEP 4 /* pixels between the nodes where the smooth fields are evaluated */
 #define NODES (RENDER_SIDE / STEP + 1)
 #define PLANE ((size_t)RENDER_SIDE * RENDER_SIDE)
+#define PLANE_PITCH_MM 2.0F /* between the planes where they are: smooth along z too */
 #define SUB_SLICES_MAX 6
 #define SUB_SLICE_MM 0.9F /* a slice is the mean of planes this far apart: partial volume along z */
 
@@ -26,17 +27,21 @@
 
 struct renderer {
     const struct scene *scene;
-    float fields[NODES * NODES][FIELD_COUNT];
-    float texture[2][NODES * NODES]; /* coarse mottle of parenchyma, of soft tissue */
-    float row[NODES][FIELD_COUNT];   /* fields along one pixel row */
+    float planes[2][NODES * NODES][FIELD_COUNT]; /* fields at two neighbouring planes of the lattice in z */
+    int64_t plane_index[2];
+    float fields[NODES * NODES][FIELD_COUNT]; /* and between them */
+    float texture[2][NODES * NODES];          /* coarse mottle of parenchyma, of soft tissue */
+    float row[NODES][FIELD_COUNT];            /* fields along one pixel row */
     float sum[PLANE], vessel[PLANE], wall[PLANE], lumen[PLANE], nodule[PLANE];
     float scratch[3 * PLANE];
 };
 
 struct renderer *renderer_new(const struct scene *scene, struct err *err) {
     struct renderer *renderer = pulmo_alloc(1, sizeof *renderer, err);
-    if (renderer)
+    if (renderer) {
         renderer->scene = scene;
+        renderer->plane_index[0] = renderer->plane_index[1] = INT64_MIN;
+    }
     return renderer;
 }
 
@@ -54,12 +59,29 @@ static float node_mm(const struct scene *scene, int node) {
     return scene_x(scene, (float)(node * STEP));
 }
 
-static void evaluate_fields(struct renderer *renderer, float z_mm) {
+/* The fields of one lattice plane, from the cache of two where it was the neighbour of the last slice. */
+static const float (*plane_of(struct renderer *renderer, int64_t index))[FIELD_COUNT] {
+    size_t slot = (size_t)(index & 1);
+    float(*plane)[FIELD_COUNT] = renderer->planes[slot];
+    if (renderer->plane_index[slot] == index)
+        return (const float(*)[FIELD_COUNT])plane;
     for (int row = 0; row < NODES; row++)
         for (int column = 0; column < NODES; column++) {
-            struct vec p = {node_mm(renderer->scene, column), node_mm(renderer->scene, row), z_mm};
-            anatomy_fields(renderer->scene->anatomy, p, renderer->fields[row * NODES + column]);
+            struct vec p = {node_mm(renderer->scene, column), node_mm(renderer->scene, row),
+                            (float)index * PLANE_PITCH_MM};
+            anatomy_fields(renderer->scene->anatomy, p, plane[row * NODES + column]);
         }
+    renderer->plane_index[slot] = index;
+    return (const float(*)[FIELD_COUNT])plane;
+}
+
+static void evaluate_fields(struct renderer *renderer, float z_mm) {
+    float level = z_mm / PLANE_PITCH_MM, below = floorf(level), t = level - below;
+    const float(*low)[FIELD_COUNT] = plane_of(renderer, (int64_t)below);
+    const float(*high)[FIELD_COUNT] = plane_of(renderer, (int64_t)below + 1);
+    for (size_t node = 0; node < NODES * NODES; node++)
+        for (int field = 0; field < FIELD_COUNT; field++)
+            renderer->fields[node][field] = mix(low[node][field], high[node][field], t);
 }
 
 /* Mottle that changes gradually from slice to slice: sums of hashed values two lattice planes apart. */
@@ -84,10 +106,20 @@ static float table_hu(float x, float y) {
     return top < 1.4F || bottom > 0 ? -480 : -955;
 }
 
+/* The oblique fissure of each lung and the horizontal one of the right: double layers of pleura, thinner than a pixel.
+ */
+static float fissure_hu(struct vec p) {
+    float side = p.x / 90, bend = 9 * side * side;
+    float oblique = p.y - (60 - 0.79F * (200 - p.z) + bend);
+    float nearest = fabsf(oblique) * 0.785F;
+    if (p.x < 0 && oblique < 0)
+        nearest = smaller(nearest, fabsf(p.z - 136 - bend));
+    return nearest < 2 ? 95 * expf(-nearest * nearest / 0.5F) : 0;
+}
+
 /* Healthy parenchyma of a supine patient: denser where blood pools. */
-static float parenchyma_hu(const struct scene *scene, struct vec p, float texture) {
-    (void)scene;
-    return -872 + 0.42F * p.y + 13 * texture;
+static float parenchyma_hu(struct vec p, float texture) {
+    return -872 + 0.42F * p.y + 13 * texture + fissure_hu(p);
 }
 
 static float soft_tissue_hu(const float *f, float inverse_pixel, float texture) {
@@ -116,7 +148,7 @@ static float tissue_hu(const struct renderer *renderer, const float *f, struct v
     if (f[FIELD_BONE] < 1)
         hu = mix(hu, bone_hu(f, texture[1]), cover(f[FIELD_BONE], inverse_pixel));
     if (f[FIELD_LUNG] < 1)
-        hu = mix(hu, parenchyma_hu(scene, p, texture[0]), cover(f[FIELD_LUNG], inverse_pixel));
+        hu = mix(hu, parenchyma_hu(p, texture[0]), cover(f[FIELD_LUNG], inverse_pixel));
     if (f[FIELD_CAVITY] > 2 && p.z < scene->anatomy->apex_mm) /* above, the trachea goes on into the neck */
         return hu;
     hu = mix(hu, HU_BLOOD, renderer->vessel[n]);
@@ -195,7 +227,7 @@ static void blur(struct renderer *renderer) {
 
 void renderer_slice(struct renderer *renderer, float z_mm, uint32_t index, int16_t *hu) {
     const struct scene *scene = renderer->scene;
-    int planes = (int)fminf(fmaxf(ceilf(scene->spacing_mm / SUB_SLICE_MM), 1), SUB_SLICES_MAX);
+    int planes = (int)smaller(larger(ceilf(scene->spacing_mm / SUB_SLICE_MM), 1), SUB_SLICES_MAX);
     memset(renderer->sum, 0, sizeof renderer->sum);
     evaluate_texture(renderer, z_mm);
     for (int plane = 0; plane < planes; plane++) {
@@ -205,5 +237,5 @@ void renderer_slice(struct renderer *renderer, float z_mm, uint32_t index, int16
     blur(renderer);
     noise_add(scene, index, renderer->sum, renderer->scratch);
     for (size_t n = 0; n < PLANE; n++)
-        hu[n] = (int16_t)lrintf(fminf(fmaxf(renderer->sum[n], -1024), 3071));
+        hu[n] = (int16_t)((int)(smaller(larger(renderer->sum[n], -1024), 3071) + 1024.5F) - 1024);
 }

@@ -31,6 +31,13 @@ static inline struct vec vec_unit(struct vec a) {
     return length > 1e-6F ? vec_scale(a, 1 / length) : (struct vec){1, 0, 0};
 }
 
+/* fmaxf and fminf are calls, for the sake of NaN: there is none here. */
+static inline float larger(float a, float b) {
+    return a > b ? a : b;
+}
+static inline float smaller(float a, float b) {
+    return a < b ? a : b;
+}
 static inline float clamp01(float value) {
     return value < 0 ? 0 : value > 1 ? 1 : value;
 }
@@ -43,8 +50,8 @@ static inline float smoothstep(float from, float to, float value) {
 }
 /* Union and intersection whose seam is rounded over about `round_mm`. */
 static inline float shape_join(float a, float b, float round_mm) {
-    float h = fmaxf(round_mm - fabsf(a - b), 0) / round_mm;
-    return fminf(a, b) - h * h * round_mm * 0.25F;
+    float h = larger(round_mm - fabsf(a - b), 0) / round_mm;
+    return smaller(a, b) - h * h * round_mm * 0.25F;
 }
 static inline float shape_meet(float a, float b, float round_mm) {
     return -shape_join(-a, -b, round_mm);
@@ -57,7 +64,7 @@ struct tube {
 };
 static inline float tube_distance(const struct tube *tube, struct vec p) {
     struct vec axis = vec_sub(tube->b, tube->a), from_a = vec_sub(p, tube->a);
-    float t = clamp01(vec_dot(from_a, axis) / fmaxf(vec_dot(axis, axis), 1e-6F));
+    float t = clamp01(vec_dot(from_a, axis) / larger(vec_dot(axis, axis), 1e-6F));
     return vec_length(vec_sub(from_a, vec_scale(axis, t))) - mix(tube->radius_a, tube->radius_b, t);
 }
 
@@ -69,16 +76,16 @@ static inline float ellipsoid_distance(const struct ellipsoid *shape, struct vec
     struct vec d = vec_sub(p, shape->center), r = shape->radius;
     struct vec q = {d.x / r.x, d.y / r.y, d.z / r.z}, g = {q.x / r.x, q.y / r.y, q.z / r.z};
     float k0 = vec_length(q), k1 = vec_length(g);
-    return k1 > 1e-6F ? k0 * (k0 - 1) / k1 : -fminf(r.x, fminf(r.y, r.z));
+    return k1 > 1e-6F ? k0 * (k0 - 1) / k1 : -smaller(r.x, smaller(r.y, r.z));
 }
 
 /* |x/a|^n + |y/b|^n = 1 in the plane; first order as above. */
 static inline float superellipse_distance(float x, float y, float a, float b, float n) {
     float u = powf(fabsf(x) / a, n), v = powf(fabsf(y) / b, n), f = powf(u + v, 1 / n);
     if (f < 1e-4F)
-        return -fminf(a, b);
-    float scale = powf(f, 1 - n), gx = u / fmaxf(fabsf(x), 1e-3F) * scale, gy = v / fmaxf(fabsf(y), 1e-3F) * scale;
-    return (f - 1) / fmaxf(sqrtf(gx * gx + gy * gy), 1e-4F);
+        return -smaller(a, b);
+    float scale = powf(f, 1 - n), gx = u / larger(fabsf(x), 1e-3F) * scale, gy = v / larger(fabsf(y), 1e-3F) * scale;
+    return (f - 1) / larger(sqrtf(gx * gx + gy * gy), 1e-4F);
 }
 
 #endif

@@ -44,7 +44,7 @@ static bool tubes_add(struct tubes *tubes, struct tube tube, struct err *err) {
 }
 
 static float radius_of(const struct growth *growth, size_t fed) {
-    return fmaxf(growth->root_radius * powf((float)fed / (float)growth->count, 0.4F), 0.42F);
+    return larger(growth->root_radius * powf((float)fed / (float)growth->count, 0.4F), 0.42F);
 }
 
 static struct vec center_of(const struct growth *growth, size_t first, size_t last) {
@@ -128,7 +128,7 @@ static bool grow(struct growth *growth, struct branch branch, struct err *err) {
     float share = fed == 1 ? 1.0F : 0.42F;
     struct vec to = vec_add(branch.from, vec_scale(to_center, share));
     float length = vec_length(to_center) * share, end_radius = radius_of(growth, fed) * (fed == 1 ? 0.7F : 0.96F);
-    end_radius = fminf(end_radius, branch.radius);
+    end_radius = smaller(end_radius, branch.radius);
     struct vec bend = vec_add(branch.from, vec_scale(branch.direction, 0.4F * length));
     struct tube tube = {branch.from, to, branch.radius, end_radius};
     struct vec direction = vec_unit(vec_sub(to, bend));
@@ -140,8 +140,8 @@ static bool grow(struct growth *growth, struct branch branch, struct err *err) {
     size_t middle = split(growth, &branch, center_of(growth, branch.first, branch.last));
     struct branch low = {to, direction, end_radius, branch.airway_from, branch.first, middle};
     struct branch high = {to, direction, end_radius, branch.airway_from, middle, branch.last};
-    low.radius = fminf(end_radius, radius_of(growth, middle - branch.first) * 1.04F);
-    high.radius = fminf(end_radius, radius_of(growth, branch.last - middle) * 1.04F);
+    low.radius = smaller(end_radius, radius_of(growth, middle - branch.first) * 1.04F);
+    high.radius = smaller(end_radius, radius_of(growth, branch.last - middle) * 1.04F);
     return grow(growth, low, err) && grow(growth, high, err);
 }
 
@@ -205,10 +205,10 @@ static bool add_trachea(const struct anatomy *anatomy, struct tubes *airways, st
 
 bool trees_grow(const struct anatomy *anatomy, uint64_t seed, struct trees *out, struct err *err) {
     const struct root roots[] = {
-        {-1, {-40, 7, 146}, ANATOMY_HILUM_RIGHT, {-0.9F, 0.1F, -0.3F}, 7.0F, true},
-        {1, {44, 12, 150}, ANATOMY_HILUM_LEFT, {0.9F, 0.2F, -0.2F}, 6.8F, true},
-        {-1, {-40, 12, 116}, ANATOMY_HILUM_RIGHT, {-1, 0, 0}, 6.4F, false},
-        {1, {42, 13, 118}, ANATOMY_HILUM_LEFT, {1, 0, 0}, 6.2F, false},
+        {-1, {-40, 7, 146}, ANATOMY_HILUM_RIGHT, {-0.9F, 0.1F, -0.3F}, 6.0F, true},
+        {1, {44, 12, 150}, ANATOMY_HILUM_LEFT, {0.9F, 0.2F, -0.2F}, 5.8F, true},
+        {-1, {-40, 12, 116}, ANATOMY_HILUM_RIGHT, {-1, 0, 0}, 5.2F, false},
+        {1, {42, 13, 118}, ANATOMY_HILUM_LEFT, {1, 0, 0}, 5.0F, false},
     };
     struct trees trees = {0};
     bool grown = add_trachea(anatomy, &trees.airways, err);
