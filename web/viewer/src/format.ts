@@ -23,7 +23,7 @@ const lobes: Record<string, string> = {
   LUL: "Left upper lobe",
   LLL: "Left lower lobe",
 };
-export const lobe = (code: string): string => lobes[code] ?? "Lobe unknown";
+export const lobe = (code: string): string => lobes[code] ?? "Finding";
 
 export function texture(name: string): string {
   return name === "unknown" ? "texture unknown" : name;

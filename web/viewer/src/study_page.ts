@@ -34,6 +34,7 @@ export class StudyPage {
   private document: StudyDocument | undefined;
   private detachKeys: () => void = () => undefined;
   private poll: Poll | undefined;
+  private adder: HTMLButtonElement | undefined;
   private signing = false;
   private kept: { k: number; window: Window; waiting: boolean } | undefined;
   private closed = false;
@@ -113,12 +114,13 @@ export class StudyPage {
     this.panel = this.reading && result?.status === "analysed" ? this.newPanel(this.reading) : undefined;
     const drawable = !fits || this.view?.overlay.hasAny || this.reading?.signable.some((item) => item.model);
     this.controls = this.view && this.panel && drawable ? new OverlayControls(this.view, fits) : undefined;
+    this.adder = this.panel && this.mayJudge ? this.addButton() : undefined;
     replace(
       this.side,
       this.banner,
       this.panel && h("h2", {}, "Findings"),
       this.panel?.element,
-      this.panel && this.mayJudge && this.addButton(),
+      this.adder,
       this.controls?.element,
       this.signArea,
     );
@@ -142,10 +144,10 @@ export class StudyPage {
     });
   }
 
-  private addButton(): HTMLElement {
+  private addButton(): HTMLButtonElement {
     return h(
       "button",
-      { class: "quiet add", "data-testid": "add", disabled: !this.view, onclick: () => this.toggleAdding() },
+      { class: "quiet add", "data-testid": "add", onclick: () => this.toggleAdding() },
       "Add a missed nodule",
       h("kbd", {}, "M"),
     );
@@ -321,6 +323,7 @@ export class StudyPage {
     if (!this.document) return;
     this.panel?.render();
     if (this.panel) this.view?.setItems(this.panel.shown, this.panel.selected);
+    if (this.adder) this.adder.disabled = !this.view || !this.reading?.open || this.signing;
     replace(this.banner, statusBanner(this.document, this.view !== undefined));
     replace(
       this.signArea,
