@@ -99,10 +99,8 @@ bool association_receive(struct association *association, struct shim_request *o
     const int socket = association->socket;
     association->socket = -1;
     association->dul = shim_dul_receive(association->network, socket, association->pdu_bytes, &request, err);
-    if (association->dul == NULL)
-        return false;
     *out = request;
-    return true;
+    return association->dul != NULL;
 }
 
 bool association_accept(struct association *association, const char *const *sop_class_uids, size_t sop_classes,

@@ -22,7 +22,7 @@ void listener_close(struct listener *listener); /* after its associations */
  * accepting thread. *out = NULL when none came. Sets TCP_NODELAY. */
 bool association_take(struct listener *listener, int wait_ms, struct association **out, struct err *err) PULMO_MUST_USE;
 const char *association_peer(const struct association *association); /* numeric address; borrowed */
-/* On the association's own thread: TLS handshake and A-ASSOCIATE-RQ. */
+/* On the association's own thread: TLS handshake and A-ASSOCIATE-RQ. *out is set on failure too (said_nothing). */
 bool association_receive(struct association *association, struct shim_request *out, struct err *err) PULMO_MUST_USE;
 bool association_accept(struct association *association, const char *const *sop_class_uids, size_t sop_classes,
                         const char *const *transfer_syntax_uids, size_t transfer_syntaxes,

@@ -31,7 +31,6 @@
 #include <memory>
 #include <mutex>
 #include <openssl/ssl.h>
-#include <string>
 #include <unistd.h>
 #include <vector>
 
@@ -141,8 +140,8 @@ OFString to_utf8(const struct shim_dataset *dataset, DcmElement *element, const 
         return text;
     const std::string source = character_set_of(dataset->item);
     DcmSpecificCharacterSet converter;
-    const char *delimiters = element->ident() == EVR_PN ? "\\^=" : "\\";
-    if (converter.selectCharacterSet(source.c_str()).good() && converter.convertString(text, out, delimiters).good())
+    if (converter.selectCharacterSet(source.c_str()).good() &&
+        converter.convertString(text, out, element->ident() == EVR_PN ? "\\^=" : "\\").good())
         return out;
     for (const char c : text)
         out += is_foreign(c) ? '?' : c;
@@ -267,10 +266,8 @@ bool shim_put_u32(struct shim_dataset *dataset, uint32_t tag, const uint32_t *va
         if (t.getEVR() != EVR_AT)
             return dataset->item->putAndInsertUint32Array(t, values, count);
         std::vector<Uint16> pairs;
-        for (size_t i = 0; i < count; i++) {
-            pairs.push_back(Uint16(values[i] >> 16));
-            pairs.push_back(Uint16(values[i] & 0xFFFF));
-        }
+        for (size_t i = 0; i < 2 * count; i++)
+            pairs.push_back(Uint16(values[i / 2] >> (i % 2 == 0 ? 16 : 0)));
         return dataset->item->putAndInsertUint16Array(t, pairs.data(), count);
     });
 }
@@ -501,6 +498,7 @@ namespace {
  * from the peer: there the door closes again, and a silent peer holds up nobody. */
 std::mutex door;
 thread_local bool holds_door = false;
+thread_local struct err *request_fault = nullptr; /* of the request that this thread receives */
 
 void open_door(int socket) {
     door.lock();
@@ -536,7 +534,7 @@ template <class Base> class Guarded : public Base {
     static ssize_t read_base(void *self, void *buffer, size_t size) {
         return static_cast<Guarded *>(self)->Base::read(buffer, size);
     }
-    struct guard guard = {};
+    struct guard guard = {GUARD_COLLECTING, nullptr, 0, 0, request_fault};
 };
 
 template <class Base> class Layer : public Base {
@@ -650,16 +648,23 @@ struct shim_dul *shim_dul_receive(struct shim_network *network, int socket, uint
     T_ASC_Association *association = nullptr;
     const bool done = guarded(err, [&] {
         char name[DUL_LEN_NAME + 1] = "";
+        struct err fault = {};
+        request_fault = &fault;
         open_door(socket);
         const OFCondition condition = ASC_receiveAssociation(network->dcmtk, &association, long(pdu_bytes), nullptr,
                                                              nullptr, network->secure, DUL_NOBLOCK, network->timeout_s);
         if (close_door())
             close(socket); /* DCMTK did not take it */
+        request_fault = nullptr;
+        if (fault.kind != ERR_NONE)
+            return err_set(err, fault.kind, "%s", fault.text);
         if (condition.bad())
             return network_failed(err, "no association", condition);
+        ASC_getApplicationContextName(association->params, name, sizeof name);
+        if ((out->said_nothing = name[0] == '\0')) /* DCMTK calls a closed connection a success */
+            return err_set(err, ERR_NETWORK, "no association: closed without a request");
         ASC_getAPTitles(association->params, out->calling_aet, sizeof out->calling_aet, out->called_aet,
                         sizeof out->called_aet, nullptr, 0);
-        ASC_getApplicationContextName(association->params, name, sizeof name);
         out->is_dicom = strcmp(name, UID_StandardApplicationContext) == 0;
         return true;
     });

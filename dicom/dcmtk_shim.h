@@ -117,7 +117,8 @@ void shim_network_free(struct shim_network *network); /* after its associations 
  * or closed; ERR_INPUT: does not speak DICOM. */
 struct shim_request {
     char calling_aet[DICOM_AET_SIZE], called_aet[DICOM_AET_SIZE];
-    bool is_dicom; /* asked for the DICOM application context, PS3.7 A.2.1 */
+    bool is_dicom;     /* asked for the DICOM application context, PS3.7 A.2.1 */
+    bool said_nothing; /* of a failure: closed without a byte, as those do who only look whether the port is open */
 };
 struct shim_dul *shim_dul_receive(struct shim_network *network, int socket, uint32_t pdu_bytes,
                                   struct shim_request *out, struct err *err);

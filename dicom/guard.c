@@ -124,17 +124,24 @@ static bool fill(struct guard *guard, size_t size, guard_source *source, void *c
     return true;
 }
 
-/* Other PDUs than a request are left to the toolkit, which refuses them here: only their head is kept. */
+/* Other PDUs than a request are left to the toolkit, which answers them with an abort: only their head is kept. */
 static bool collect(struct guard *guard, guard_source *source, void *context) {
     guard->pdu = malloc(HEAD_SIZE + REQUEST_BYTES_MAX);
-    if (guard->pdu == NULL || !fill(guard, HEAD_SIZE, source, context))
-        return false;
-    if (guard->pdu[0] != 0x01)
+    if (guard->pdu == NULL)
+        return err_set(guard->err, ERR_MEMORY, "out of memory for an association request");
+    const bool has_head = fill(guard, HEAD_SIZE, source, context);
+    if (!has_head)
+        return guard->size > 0 &&
+               err_set(guard->err, ERR_INPUT, "%zu bytes that are no association request", guard->size);
+    if (guard->pdu[0] != 0x01) {
+        err_set(guard->err, ERR_INPUT, "does not speak DICOM: first byte 0x%02X", guard->pdu[0]);
         return true;
+    }
     const uint8_t *p = guard->pdu + 2;
     const size_t length = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
-    return length <= REQUEST_BYTES_MAX && fill(guard, HEAD_SIZE + length, source, context) &&
-           guard_check_request(guard->pdu, guard->size, NULL);
+    if (length > REQUEST_BYTES_MAX || !fill(guard, HEAD_SIZE + length, source, context))
+        return err_set(guard->err, ERR_INPUT, "A-ASSOCIATE-RQ of %zu bytes is too long or cut off", length);
+    return guard_check_request(guard->pdu, guard->size, guard->err);
 }
 
 static ssize_t serve(struct guard *guard, void *buffer, size_t size) {
@@ -152,6 +159,7 @@ static ssize_t serve(struct guard *guard, void *buffer, size_t size) {
 ssize_t guard_read(struct guard *guard, void *buffer, size_t size, guard_source *source, void *context) {
     if (guard->state == GUARD_COLLECTING)
         guard->state = collect(guard, source, context) ? GUARD_SERVING : GUARD_BROKEN;
+    guard->err = NULL;
     switch (guard->state) {
     case GUARD_SERVING: return serve(guard, buffer, size);
     case GUARD_PASSING: return source(context, buffer, size);

@@ -22,6 +22,7 @@ struct guard { /* zero-initialised; one thread */
     enum guard_state state;
     uint8_t *pdu; /* owned */
     size_t size, served;
+    struct err *err; /* borrowed while collecting; set when the request is none. Untouched: the peer said nothing */
 };
 /* Reads from the connection as read(2) does: first the checked request, then whatever comes. 0 = the request was
  * malformed, or the connection ended. */

@@ -232,13 +232,27 @@ static bool check_titles(struct worker *worker) {
     return true;
 }
 
+static bool was_interrupted(struct worker *worker) {
+    pthread_mutex_lock(&worker->scp->lock);
+    const bool interrupted = worker->interrupted;
+    pthread_mutex_unlock(&worker->scp->lock);
+    return interrupted;
+}
+
+/* Those who only look whether the port is open leave no row in the audit trail; those who stay silent do. */
+static bool refuse_stranger(struct worker *worker, const struct err *err) {
+    if (was_interrupted(worker))
+        tell(worker, DICOM_EVENT_PROTOCOL_ERROR, 0, "", "no association: silent for too long");
+    else if (!worker->request.said_nothing)
+        tell(worker, DICOM_EVENT_PROTOCOL_ERROR, 0, "", err->text);
+    return false;
+}
+
 static bool open_association(struct worker *worker) {
     struct err err = {0};
     set_deadline(worker, worker->scp->timeout_s < HANDSHAKE_MAX_S ? worker->scp->timeout_s : HANDSHAKE_MAX_S);
-    if (!association_receive(worker->association, &worker->request, &err)) {
-        tell(worker, DICOM_EVENT_PROTOCOL_ERROR, 0, "", err.text);
-        return false;
-    }
+    if (!association_receive(worker->association, &worker->request, &err))
+        return refuse_stranger(worker, &err);
     if (!worker->request.is_dicom)
         return reject(worker, REJECT_CONTEXT_NAME, "application context is not DICOM's");
     if (!check_titles(worker))

@@ -487,6 +487,19 @@ static void test_silent_peer_is_dropped(void **state) {
     stop(&receiver);
 }
 
+/* A monitor that looks every few seconds whether the port is open must not fill the audit trail. */
+static void test_port_probe_leaves_no_event(void **state) {
+    (void)state;
+    struct receiver receiver;
+    start(&receiver, &PLAIN);
+    close(connect_raw(&receiver));
+    assert_true(echo_works(&receiver));
+    await_event(&receiver, DICOM_EVENT_ASSOCIATION_CLOSED, 1);
+    stop(&receiver);
+    assert_int_equal(receiver.events[DICOM_EVENT_PROTOCOL_ERROR], 0);
+    assert_int_equal(receiver.events[DICOM_EVENT_ASSOCIATION_REJECTED], 0);
+}
+
 /* A deterministic stream of bytes for the damage below. */
 static uint32_t next_random(uint32_t *seed) {
     *seed = *seed * 1664525U + 1013904223U;
@@ -575,6 +588,39 @@ static void test_damaged_commands(void **state) {
     stop(&receiver);
 }
 
+static long resident_kib(void) {
+    long pages = 0, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (file == NULL || fscanf(file, "%ld %ld", &pages, &resident) != 2)
+        fail_msg("no /proc/self/statm");
+    fclose(file);
+    return resident * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+/* Broken and aborted associations must not cost memory, since a scanner opens thousands of them in a year. */
+static void test_aborted_associations_cost_no_memory(void **state) {
+    (void)state;
+    enum { WARM_UP = 100, ROUNDS = 600 };
+    static const uint8_t broken[] = {1, 0, 0, 0, 0, 40, 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'};
+    struct receiver receiver;
+    long before = 0;
+    start(&receiver, &PLAIN);
+    for (size_t i = 0; i < ROUNDS; i++) {
+        if (i == WARM_UP)
+            before = resident_kib();
+        const int peer = connect_raw(&receiver);
+        assert_true(send(peer, broken, sizeof broken, MSG_NOSIGNAL) > 0);
+        close(peer);
+        association_close(connect_store(&receiver, "1.2.840.10008.1.2.1"));
+    }
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* they keep what was freed */
+    assert_true(resident_kib() - before < 2048);
+#else
+    assert_true(before > 0);
+#endif
+    stop(&receiver);
+}
+
 static void test_stop_interrupts(void **state) {
     (void)state;
     struct receiver receiver;
@@ -636,8 +682,10 @@ int main(void) {
         cmocka_unit_test(test_http_on_the_dicom_port),
         cmocka_unit_test(test_silent_peers_hold_up_nobody),
         cmocka_unit_test(test_silent_peer_is_dropped),
+        cmocka_unit_test(test_port_probe_leaves_no_event),
         cmocka_unit_test(test_damaged_requests),
         cmocka_unit_test(test_damaged_commands),
+        cmocka_unit_test(test_aborted_associations_cost_no_memory),
         cmocka_unit_test(test_stop_interrupts),
         cmocka_unit_test(test_shared_syntaxes),
     };
