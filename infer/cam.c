@@ -39,8 +39,9 @@ static bool layer_check(const struct shape *layer, int64_t cells, struct err *er
 }
 
 /* Sum over channels of [c][k][j][i], on the tile's inner cells. */
-static void map_fill(const float *activation, const float *gradient, int64_t channels, int64_t cells, int64_t edge,
+static void map_fill(const float *activation, const float *gradient, const struct shape *layer, int64_t edge,
                      float *map) {
+    int64_t channels = layer->dims[1], cells = layer->dims[2];
     int64_t inner = cells - 2 * edge, volume = cells * cells * cells;
     for (int64_t n = 0; n < inner * inner * inner; n++) {
         int64_t k = n / (inner * inner) + edge, j = n / inner % inner + edge, i = n % inner + edge;
@@ -90,7 +91,7 @@ static bool cam_compute(struct infer_session *session, const struct volume *iso,
     if (!infer_runner_run(runner, NULL, err) || !infer_runner_read(runner, model->cam_value, activation, err) ||
         !infer_gradient(runner, heatmap, element, model->cam_value, gradient, err))
         return false;
-    map_fill(activation, gradient, layer->dims[1], cells, edge, map);
+    map_fill(activation, gradient, layer, edge, map);
     out->grid = map_grid(iso, view, edge, (int32_t)inner);
     out->map = map;
     map = NULL;

@@ -10,7 +10,7 @@
 struct task {
     struct infer_session *session;
     const struct volume *iso;
-    const double *centers_lps_mm;
+    const struct findings *candidates;
     const struct infer_candidate_config *config;
     uint32_t batch; /* passes that are computed: 1 where all would be equal */
     struct infer_candidate_result *out;
@@ -99,7 +99,7 @@ static void result_fill(const struct task *task, unsigned worker, struct infer_c
 static bool candidate_run(void *context, unsigned worker, size_t index, struct err *err) {
     struct task *task = context;
     struct runner *runner = task->session->trunk.runners[worker];
-    if (!crop_cut(task, task->centers_lps_mm + 3 * index, infer_runner_input(runner, 0), err) ||
+    if (!crop_cut(task, task->candidates->items[index].center_lps_mm, infer_runner_input(runner, 0), err) ||
         !infer_runner_run(runner, NULL, err) || (task->session->model->tail && !tail_run(task, worker, index, err)))
         return err_within(err, "candidate %zu", index);
     result_fill(task, worker, &task->out[index]);
@@ -114,8 +114,8 @@ static bool config_check(const struct infer_candidate_config *config, struct err
     return true;
 }
 
-bool infer_candidates(struct infer_session *session, const struct volume *iso, const double *centers_lps_mm,
-                      size_t count, const struct infer_candidate_config *config, struct infer_candidate_result *out,
+bool infer_candidates(struct infer_session *session, const struct volume *iso, const struct findings *candidates,
+                      const struct infer_candidate_config *config, struct infer_candidate_result *out,
                       struct err *err) {
     if (!infer_frame_check(iso, err) || !config_check(config, err))
         return false;
@@ -123,23 +123,26 @@ bool infer_candidates(struct infer_session *session, const struct volume *iso, c
     bool equal = config->pass_count == 0 || config->dropout == 0 || !session->model->tail;
     struct task task = {.session = session,
                         .iso = iso,
-                        .centers_lps_mm = centers_lps_mm,
+                        .candidates = candidates,
                         .config = config,
                         .batch = equal ? 1 : config->pass_count};
     if (!infer_session_tail(session, task.batch, err))
         return false;
     PULMO_SCOPED(pulmo_free_at)
-    struct infer_candidate_result *results = pulmo_alloc(count, sizeof *results, err);
+    struct infer_candidate_result *results = pulmo_alloc(candidates->count, sizeof *results, err);
     if (!results)
         return false;
     task.out = results;
-    if (!infer_workers_run(session->threads, count, candidate_run, &task, err))
+    if (!infer_workers_run(session->threads, candidates->count, candidate_run, &task, err))
         return false;
-    memcpy(out, results, count * sizeof *out);
+    memcpy(out, results, candidates->count * sizeof *out);
     return true;
 }
 
 bool infer_candidate(struct infer_session *session, const struct volume *iso, const double center_lps_mm[3],
                      const struct infer_candidate_config *config, struct infer_candidate_result *out, struct err *err) {
-    return infer_candidates(session, iso, center_lps_mm, 1, config, out, err);
+    struct finding only = {0};
+    memcpy(only.center_lps_mm, center_lps_mm, sizeof only.center_lps_mm);
+    struct findings one = {.items = &only, .count = 1};
+    return infer_candidates(session, iso, &one, config, out, err);
 }

@@ -7,10 +7,8 @@
 
 /* ---- shapes, folding ----------------------------------------------------------------------------------- */
 
-static void call_fill(const struct graph *graph, const struct graph_node *node, const struct tensor *known,
-                      struct operation_call *call) {
+static void call_fill(const struct graph_node *node, const struct tensor *known, struct operation_call *call) {
     *call = (struct operation_call){.node = node};
-    (void)graph;
     for (int i = 0; i < node->input_count; i++) {
         call->present[i] = node->inputs[i] >= 0;
         if (call->present[i])
@@ -30,10 +28,9 @@ static bool residual_fits(const struct tensor *known, const struct graph_node *n
     return true;
 }
 
-static bool node_shapes(const struct graph *graph, const struct graph_node *node, struct tensor *known,
-                        struct err *err) {
+static bool node_shapes(const struct graph_node *node, struct tensor *known, struct err *err) {
     struct operation_call call;
-    call_fill(graph, node, known, &call);
+    call_fill(node, known, &call);
     if (!node->operation->shape(&call, err) || !residual_fits(known, node, &call.out[0].shape, err))
         return false;
     for (int k = 0; k < node->output_count; k++) {
@@ -63,7 +60,7 @@ bool infer_graph_shapes(const struct graph *graph, const struct shape *inputs, s
         out[graph->inputs[i]].shape = inputs[i];
     }
     for (int i = 0; i < graph->node_count; i++)
-        if (!node_shapes(graph, &graph->nodes[i], out, err))
+        if (!node_shapes(&graph->nodes[i], out, err))
             return err_within(err, "node %.120s (%s)", graph->nodes[i].name, graph->nodes[i].operation->name);
     return true;
 }
@@ -89,9 +86,9 @@ static bool node_fold(struct graph *graph, struct graph_node *node, struct tenso
     for (int i = 0; i < node->input_count; i++)
         if (node->inputs[i] >= 0)
             known[node->inputs[i]] = graph->values[node->inputs[i]].tensor;
-    if (!node_shapes(graph, node, known, err))
+    if (!node_shapes(node, known, err))
         return false;
-    call_fill(graph, node, known, &call);
+    call_fill(node, known, &call);
     for (int k = 0; k < node->output_count; k++) {
         if (node->outputs[k] < 0)
             continue;

@@ -77,11 +77,11 @@ struct infer_candidate_config {
 bool infer_candidate(struct infer_session *session, const struct volume *iso, const double center_lps_mm[3],
                      const struct infer_candidate_config *config, struct infer_candidate_result *out,
                      struct err *err) PULMO_MUST_USE;
-/* The same for count candidates, shared out over the session's threads; entry n is keyed config->candidate + n, so
- * the results are those of count single calls, bit for bit. centers_lps_mm: x, y, z of each; out: count results of
- * the caller, untouched on failure. */
-bool infer_candidates(struct infer_session *session, const struct volume *iso, const double *centers_lps_mm,
-                      size_t count, const struct infer_candidate_config *config, struct infer_candidate_result *out,
+/* The same for many candidates (their center_lps_mm), shared out over the session's threads; entry n is keyed
+ * config->candidate + n, so the results are those of single calls, bit for bit. out: candidates->count results of the
+ * caller, untouched on failure. */
+bool infer_candidates(struct infer_session *session, const struct volume *iso, const struct findings *candidates,
+                      const struct infer_candidate_config *config, struct infer_candidate_result *out,
                       struct err *err) PULMO_MUST_USE;
 
 /* HiResCAM (Draelos and Carin, arXiv:2011.08891): sum over channels of activation * gradient of the heatmap logit

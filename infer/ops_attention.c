@@ -85,11 +85,12 @@ size_t infer_scratch_topk_attention(const struct operation_call *call) {
 struct attention {
     int64_t queries, depth, keys, wide, keep;
     float scale;
+    float *row; /* [2 keys] scores, then weights; the second half is quickselect's */
 };
 
 /* One query: scores against every key [depth][keys], weights, weighted sum of the values [keys][wide]. */
-static void attend(const struct attention *a, const float *query, const float *keys, const float *values, float *row,
-                   float *out) {
+static void attend(const struct attention *a, const float *query, const float *keys, const float *values, float *out) {
+    float *row = a->row;
     memset(row, 0, (size_t)a->keys * sizeof *row);
     for (int64_t d = 0; d < a->depth; d++)
         for (int64_t n = 0; n < a->keys; n++)
@@ -109,14 +110,15 @@ void infer_run_topk_attention(const struct operation_call *call) {
     a.wide = side_of(v, 1);
     a.keep = infer_node_int(call->node, "k", 1);
     a.scale = infer_node_float(call->node, "scale", 1);
-    float *row = call->scratch, *weights = call->out[1].data;
+    a.row = call->scratch;
+    float *weights = call->out[1].data;
     int64_t rows = infer_shape_count(q) / a.depth;
     for (int64_t n = 0; n < rows; n++) {
         int64_t head = n / a.queries;
         attend(&a, (const float *)call->in[0].data + n * a.depth,
                (const float *)call->in[1].data + head * a.depth * a.keys,
-               (const float *)call->in[2].data + head * a.keys * a.wide, row, (float *)call->out[0].data + n * a.wide);
+               (const float *)call->in[2].data + head * a.keys * a.wide, (float *)call->out[0].data + n * a.wide);
         if (weights)
-            memcpy(weights + n * a.keys, row, (size_t)a.keys * sizeof *row);
+            memcpy(weights + n * a.keys, a.row, (size_t)a.keys * sizeof *weights);
     }
 }

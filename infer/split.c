@@ -19,18 +19,23 @@ static void tail_mark(const struct graph *graph, bool *tail) {
     }
 }
 
-static bool port_add(int value, int *ports, int *count, struct err *err) {
-    for (int i = 0; i < *count; i++)
-        if (ports[i] == value)
+/* Values that leave a part of the graph. */
+struct ports {
+    int values[GRAPH_PORTS_MAX], count;
+};
+
+static bool port_add(int value, struct ports *ports, struct err *err) {
+    for (int i = 0; i < ports->count; i++)
+        if (ports->values[i] == value)
             return true;
-    if (*count == GRAPH_PORTS_MAX)
+    if (ports->count == GRAPH_PORTS_MAX)
         return err_set(err, ERR_LIMIT, "more than %d values between trunk and passes", GRAPH_PORTS_MAX);
-    ports[(*count)++] = value;
+    ports->values[ports->count++] = value;
     return true;
 }
 
 /* Outputs of the trunk: what the tail reads of it, and outputs of the whole that it makes. */
-static bool trunk_ports(const struct graph *graph, const bool *tail, int *ports, int *count, struct err *err) {
+static bool trunk_ports(const struct graph *graph, const bool *tail, struct ports *ports, struct err *err) {
     for (int i = 0; i < graph->node_count; i++) {
         const struct graph_node *node = &graph->nodes[i];
         for (int k = 0; tail[i] && k <= node->input_count; k++) {
@@ -40,15 +45,15 @@ static bool trunk_ports(const struct graph *graph, const bool *tail, int *ports,
             int producer = graph->values[value].producer;
             if (producer < 0)
                 return err_set(err, ERR_UNSUPPORTED, "the input is read behind a Dropout");
-            if (!tail[producer] && !port_add(value, ports, count, err))
+            if (!tail[producer] && !port_add(value, ports, err))
                 return false;
         }
     }
     return true;
 }
 
-static bool outputs_sort(struct infer_model *model, const struct graph *graph, const bool *tail, int *trunk_outputs,
-                         int *trunk_count, int *tail_outputs, int *tail_count, struct err *err) {
+static bool outputs_sort(struct infer_model *model, const struct graph *graph, const bool *tail, struct ports parts[2],
+                         struct err *err) {
     for (int i = 0; i < CANDIDATE_OUTPUTS; i++) {
         int value = infer_graph_value(graph, output_names[i]);
         int producer = value >= 0 ? graph->values[value].producer : -1;
@@ -56,12 +61,11 @@ static bool outputs_sort(struct infer_model *model, const struct graph *graph, c
             return err_set(err, ERR_INPUT, "there is no output %s", output_names[i]);
         struct candidate_port *port = &model->candidate_outputs[i];
         port->in_tail = tail[producer];
-        int *ports = port->in_tail ? tail_outputs : trunk_outputs;
-        int *count = port->in_tail ? tail_count : trunk_count;
-        if (!port_add(value, ports, count, err))
+        struct ports *ports = &parts[port->in_tail];
+        if (!port_add(value, ports, err))
             return false;
-        for (int k = 0; k < *count; k++)
-            if (ports[k] == value)
+        for (int k = 0; k < ports->count; k++)
+            if (ports->values[k] == value)
                 port->index = k;
     }
     return true;
@@ -84,21 +88,20 @@ bool infer_model_split(struct infer_model *model, const struct graph *candidate,
     size_t nodes = (size_t)candidate->node_count;
     PULMO_SCOPED(pulmo_free_at) bool *tail = pulmo_alloc(nodes, sizeof *tail, err);
     PULMO_SCOPED(pulmo_free_at) bool *trunk = pulmo_alloc(nodes, sizeof *trunk, err);
-    int trunk_outputs[GRAPH_PORTS_MAX], tail_outputs[GRAPH_PORTS_MAX], trunk_count = 0, tail_count = 0;
+    struct ports parts[2] = {0}; /* of the trunk, of the tail */
     if (!tail || !trunk)
         return false;
     tail_mark(candidate, tail);
     for (size_t i = 0; i < nodes; i++)
         trunk[i] = !tail[i];
-    if (!trunk_ports(candidate, tail, trunk_outputs, &trunk_count, err) ||
-        !outputs_sort(model, candidate, tail, trunk_outputs, &trunk_count, tail_outputs, &tail_count, err))
+    if (!trunk_ports(candidate, tail, &parts[0], err) || !outputs_sort(model, candidate, tail, parts, err))
         return false;
-    model->trunk = infer_graph_extract(candidate, trunk, trunk_outputs, trunk_count, err);
+    model->trunk = infer_graph_extract(candidate, trunk, parts[0].values, parts[0].count, err);
     if (!model->trunk)
         return false;
     if (model->trunk->input_count != 1)
         return err_set(err, ERR_INPUT, "%d inputs instead of one", model->trunk->input_count);
-    if (tail_count && !(model->tail = infer_graph_extract(candidate, tail, tail_outputs, tail_count, err)))
+    if (parts[1].count && !(model->tail = infer_graph_extract(candidate, tail, parts[1].values, parts[1].count, err)))
         return false;
     return tail_connect(model, err);
 }

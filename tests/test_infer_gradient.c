@@ -104,13 +104,18 @@ static float noise(uint32_t *state) {
     return (float)(*state >> 8) * 0x1p-24F;
 }
 
-static double logit_at(struct runner *runner, int output, const float *image, const float *direction, double step,
-                       int64_t element) {
-    float *input = infer_runner_input(runner, 0);
+struct probe { /* one element of one output */
+    struct runner *runner;
+    int output;
+    int64_t element;
+};
+
+static double logit_at(const struct probe *probe, const float *image, const float *direction, double step) {
+    float *input = infer_runner_input(probe->runner, 0);
     for (int n = 0; n < SIDE * SIDE * SIDE; n++)
         input[n] = image[n] + (float)step * direction[n];
-    assert_true(infer_runner_run(runner, NULL, NULL));
-    return (double)infer_runner_output(runner, output)[element];
+    assert_true(infer_runner_run(probe->runner, NULL, NULL));
+    return (double)infer_runner_output(probe->runner, probe->output)[probe->element];
 }
 
 /* A central difference along a random direction is the gradient's projection on it, but for kinks of Relu near by. */
@@ -131,7 +136,8 @@ static void gradient_of_the_detector_agrees_with_finite_differences(void **state
     int64_t element = (side / 2 * side + side / 2) * side + side / 2;
     for (size_t n = 0; n < count; n++)
         image[n] = 0.2F + 0.3F * noise(&random);
-    logit_at(runner, output, image, direction, 0, element);
+    struct probe probe = {runner, output, element};
+    logit_at(&probe, image, direction, 0);
     if (!infer_gradient(runner, model->detector->outputs[output], element, model->detector->inputs[0], gradient, &err))
         fail_msg("%s", err.text);
     for (int round = 0; round < 10; round++) {
@@ -140,9 +146,8 @@ static void gradient_of_the_detector_agrees_with_finite_differences(void **state
             direction[n] = gradient[n] > 0 ? noise(&random) : -noise(&random); /* along the gradient: no cancellation */
             slope += (double)direction[n] * (double)gradient[n];
         }
-        double measured = (logit_at(runner, output, image, direction, step, element) -
-                           logit_at(runner, output, image, direction, -step, element)) /
-                          (2 * step);
+        double measured =
+            (logit_at(&probe, image, direction, step) - logit_at(&probe, image, direction, -step)) / (2 * step);
         close += fabs(measured - slope) <= 0.05 * fabs(slope) && slope > 0;
     }
     assert_true(close >= 9);

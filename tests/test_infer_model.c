@@ -150,19 +150,16 @@ static struct run run_all(const struct infer_model *model, const struct scene *s
     struct run run = {0};
     if (!session || !infer_detect(session, scene->volume, scene->lungs, &run.findings, &err))
         fail_msg("%s", err.text);
-    double *centers = calloc(run.findings.count + 1, 3 * sizeof *centers);
-    for (size_t n = 0; n < run.findings.count; n++)
-        memcpy(centers + 3 * n, run.findings.items[n].center_lps_mm, 3 * sizeof *centers);
     run.candidates = calloc(run.findings.count + 1, sizeof *run.candidates);
-    if (!infer_candidates(session, scene->volume, centers, run.findings.count, &passes, run.candidates, &err))
+    if (!infer_candidates(session, scene->volume, &run.findings, &passes, run.candidates, &err))
         fail_msg("%s", err.text);
     if (run.findings.count > 1) { /* one alone is the same as one among many */
         struct infer_candidate_result alone;
         passes.candidate = 1;
-        assert_true(infer_candidate(session, scene->volume, centers + 3, &passes, &alone, &err));
+        assert_true(
+            infer_candidate(session, scene->volume, run.findings.items[1].center_lps_mm, &passes, &alone, &err));
         assert_memory_equal(&alone, &run.candidates[1], sizeof alone);
     }
-    free(centers);
     infer_session_free(session);
     return run;
 }

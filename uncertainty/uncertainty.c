@@ -126,16 +126,13 @@ bool uncertainty_estimate(struct infer_session *session, const struct volume *is
         return false;
     if (inout->count == 0)
         return true;
-    PULMO_SCOPED(pulmo_free_at) double *centers = pulmo_alloc(inout->count, 3 * sizeof *centers, err);
     PULMO_SCOPED(pulmo_free_at)
     struct infer_candidate_result *results = pulmo_alloc(inout->count, sizeof *results, err);
-    if (!centers || !results)
+    if (!results)
         return false;
-    for (size_t n = 0; n < inout->count; n++)
-        memcpy(centers + 3 * n, inout->items[n].center_lps_mm, 3 * sizeof *centers);
     struct infer_candidate_config candidate = {
         .seed = config->seed, .pass_count = config->passes, .dropout = config->dropout};
-    if (!infer_candidates(session, iso, centers, inout->count, &candidate, results, err))
+    if (!infer_candidates(session, iso, inout, &candidate, results, err))
         return false;
     double operating_point = config->operating_point >= 0 ? config->operating_point : model->operating_point;
     findings_fill(model, results, operating_point, inout->items, inout->count);
