@@ -64,7 +64,8 @@ bool object_put_reference(struct shim_dataset *dataset, uint32_t sequence_tag, c
 
 /* ---- patient and study ------------------------------------------------------------------------------- */
 
-/* PS3.3 C.7.1.1 and C.7.2.1, C.7.2.2. Series and image attributes of the CT must not follow it here. */
+/* PS3.3 C.7.1.1, C.7.1.3, C.7.2.1 to C.7.2.3: all that belongs to the patient and the study. Series and image
+ * attributes of the CT must not follow it here. */
 static const uint32_t copied_tags[] = {
     0x00080020, /* Study Date */
     0x00080030, /* Study Time */
@@ -79,8 +80,23 @@ static const uint32_t copied_tags[] = {
     0x00100030, /* Patient's Birth Date */
     0x00100040, /* Patient's Sex */
     0x00101010, /* Patient's Age */
+    0x00101000, /* Other Patient IDs */
+    0x00101002, /* Other Patient IDs Sequence */
     0x00101020, /* Patient's Size */
     0x00101030, /* Patient's Weight */
+    0x00102160, /* Ethnic Group */
+    0x00102180, /* Occupation */
+    0x001021B0, /* Additional Patient History */
+    0x00104000, /* Patient Comments */
+    0x00120010, /* Clinical Trial Sponsor Name */
+    0x00120020, /* Clinical Trial Protocol ID */
+    0x00120021, /* Clinical Trial Protocol Name */
+    0x00120030, /* Clinical Trial Site ID */
+    0x00120031, /* Clinical Trial Site Name */
+    0x00120040, /* Clinical Trial Subject ID */
+    0x00120042, /* Clinical Trial Subject Reading ID */
+    0x00120050, /* Clinical Trial Time Point ID */
+    0x00120051, /* Clinical Trial Time Point Description */
     0x00120062, /* Patient Identity Removed */
     0x00120063, /* De-identification Method */
     0x00120064, /* De-identification Method Code Sequence */
