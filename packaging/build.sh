@@ -9,6 +9,7 @@ if ! cmake --preset release >"$log" 2>&1; then
     tail -n 20 "$log" >&2
     exit 1
 fi
+[ -e build/pulmo ] || echo "Building build/pulmo"
 if ! ninja -C build ${NINJA_FLAGS-} pulmo >"$log" 2>&1; then
     grep -E -A 8 'error|FAILED' "$log" | head -n 40 >&2
     exit 1

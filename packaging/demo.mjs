@@ -63,6 +63,7 @@ async function main() {
     const password = (await pulmo('user', 'add', 'demo', '--name', 'Demo Radiologist', '-c', appliance.configPath)).trim();
     say((await pulmo('send', `127.0.0.1:${dicomPort}`, 'PULMO', await chest())).trim());
     const sent = Date.now();
+    say('Waiting for the result');
     const client = new Client(httpsPort, path.join(data, 'https-certificate.pem'));
     await client.login('demo', password);
     const study = await until('no result', 600, async () => (await client.studies()).find(

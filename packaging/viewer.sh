@@ -17,6 +17,7 @@ if ! cmp -s package-lock.json node_modules/.installed-lock.json; then
     cp package-lock.json node_modules/.installed-lock.json
 fi
 if [ ! -e dist/index.html ] || [ -n "$(find . -path ./node_modules -prune -o -path ./dist -prune -o -type f -newer dist/index.html -print | head -n 1)" ]; then
+    echo "Building the viewer"
     quietly npm run --silent build
     touch dist/index.html
     echo "Built web/viewer/dist in $(($(date +%s) - started)) s."
