@@ -34,7 +34,7 @@ compile() { # preset targets...
     local preset=$1 launcher=()
     shift
     command -v ccache >/dev/null && launcher=(-DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
-    if cmake --preset "$preset" "${launcher[@]}" >"$log" 2>&1 && ninja -C "$(folder_of "$preset")" "$@" >>"$log" 2>&1; then
+    if cmake --preset "$preset" "${launcher[@]}" >"$log" 2>&1 && ninja -k 0 -C "$(folder_of "$preset")" "$@" >>"$log" 2>&1; then
         note pass "build"
         return 0
     fi
