@@ -6,6 +6,8 @@
 
 #include <cmocka.h>
 
+#include <math.h>
+
 #include "infer/plan.h"
 
 #define BUFFERS 60
@@ -49,8 +51,7 @@ static void random_lifetimes_never_overlap(void **state) {
         assert_true(infer_plan_memory(buffers, count, &figures, NULL));
         check(buffers, count, &figures);
         if (figures.least)
-            worst =
-                figures.arena > worst * (double)figures.least ? (double)figures.arena / (double)figures.least : worst;
+            worst = fmax(worst, (double)figures.arena / (double)figures.least);
     }
     print_message("worst arena %.2f of the bound\n", worst);
     assert_true(worst < 1.6);
