@@ -93,10 +93,12 @@ static bool frames_collect(const struct dicom_report *report, struct frames *out
 
 /* ---- segments ---------------------------------------------------------------------------------------- */
 
-static bool put_algorithm(struct shim_dataset *segment, const struct dicom_report *report, struct err *err) {
+/* What a reader added was pointed out by a person and outlined by the algorithm. */
+static bool put_algorithm(struct shim_dataset *segment, const struct dicom_report *report, bool added,
+                          struct err *err) {
     static const struct code family = {"123110", "DCM", "Artificial Intelligence"};
     struct shim_dataset *item = NULL;
-    return shim_put_string(segment, 0x00620008, "AUTOMATIC", err) &&
+    return shim_put_string(segment, 0x00620008, added ? "SEMIAUTOMATIC" : "AUTOMATIC", err) &&
            shim_put_string(segment, 0x00620009, report->model_name, err) &&
            shim_put_item(segment, 0x00620007, &item, err) && object_put_code(item, 0x0066002F, &family, err) &&
            shim_put_string(item, 0x00660036, report->model_name, err) &&
@@ -112,7 +114,8 @@ static bool put_segment(struct shim_dataset *root, const struct dicom_report *re
     char label[64];
     sr_tracking_identifier(finding, label);
     return shim_put_item(root, 0x00620002, &segment, err) && object_put_u16(segment, 0x00620004, number, err) &&
-           shim_put_string(segment, 0x00620005, label, err) && put_algorithm(segment, report, err) &&
+           shim_put_string(segment, 0x00620005, label, err) &&
+           put_algorithm(segment, report, finding->verdict == DICOM_VERDICT_ADDED, err) &&
            object_put_code(segment, 0x00620003, &category, err) && object_put_code(segment, 0x0062000F, &type, err) &&
            object_put_code(segment, 0x00082218, &region, err) && shim_put_u16(segment, 0x0062000D, color, 3, err) &&
            shim_put_string(segment, 0x00620020, label, err) &&

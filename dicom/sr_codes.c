@@ -105,5 +105,8 @@ const struct code *sr_verdict_code(enum dicom_verdict verdict) {
 }
 
 void sr_tracking_identifier(const struct dicom_report_finding *finding, char out[64]) {
-    snprintf(out, 64, "nodule %u", finding->finding->id);
+    const char *verdict = finding->verdict == DICOM_VERDICT_REJECTED ? ", rejected by the reader"
+                          : finding->verdict == DICOM_VERDICT_ADDED  ? ", added by the reader"
+                                                                     : "";
+    snprintf(out, 64, "nodule %u%s", finding->finding->id, verdict);
 }

@@ -75,7 +75,8 @@ const struct code *sr_lobe_code(enum lobe lobe);               /* NULL where unk
 const struct code *sr_refusal_code(enum refusal_code refusal); /* the status of a refused study */
 const struct code *sr_verdict_code(enum dicom_verdict verdict);
 
-/* "nodule 3": the same in SEG and SR. */
+/* "nodule 3", the same in SEG and SR. It says what a reader rejected or added, since a PACS that knows nothing of our
+ * verdict codes shows at least this text. */
 void sr_tracking_identifier(const struct dicom_report_finding *finding, char out[64]);
 
 #ifdef __cplusplus

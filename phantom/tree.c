@@ -8,9 +8,9 @@
 #include <stdlib.h>
 
 #define POINTS_PER_LUNG 1500
-#define PLEURA_MM 3.0F /* vessels end before they can be seen at the pleura */
-#define PIECES 4       /* tubes a branch: it bends */
-#define TUBES_MAX 200000
+#define PLEURA_MM 3.0F         /* vessels end before they can be seen at the pleura */
+#define PIECES 4               /* tubes a branch: it bends */
+#define TUBES_MAX (1 << 18)    /* four trees have some 50,000 */
 #define AIRWAY_LUMEN_MIN 1.15F /* thinner airways cannot be told from parenchyma */
 
 struct growth {
@@ -31,7 +31,7 @@ struct branch {
 static bool tubes_add(struct tubes *tubes, struct tube tube, struct err *err) {
     if (tubes->count == tubes->capacity) {
         size_t capacity = tubes->capacity ? 2 * tubes->capacity : 1024;
-        if (capacity > TUBES_MAX * 2)
+        if (capacity > TUBES_MAX)
             return err_set(err, ERR_LIMIT, "the phantom has more than %d tubes", TUBES_MAX);
         struct tube *grown = realloc(tubes->items, capacity * sizeof *grown);
         if (!grown)

@@ -362,6 +362,14 @@ static void test_signed(void **state) {
     assert_non_null(child(group_of(sr, 1), SR_CERTAINTY, 0));
     assert_null(child(group_of(sr, 2), SR_CERTAINTY, 0)); /* the model said nothing of what the reader added */
     assert_null(child(group_of(sr, 0), SR_TRIAGE, 0));
+    expect_text(group_of(sr, 0), SR_TRACKING_IDENTIFIER, 0, "nodule 1");
+    expect_text(group_of(sr, 1), SR_TRACKING_IDENTIFIER, 0, "nodule 2, rejected by the reader");
+    struct shim_dataset *seg = report_parse(&data.seg);
+    assert_int_equal(shim_item_count(seg, 0x00620002), 2); /* what was rejected is painted no more */
+    report_expect(shim_item(seg, 0x00620002, 0), 0x00620008, "AUTOMATIC");
+    report_expect(shim_item(seg, 0x00620002, 1), 0x00620008, "SEMIAUTOMATIC");
+    report_expect(shim_item(seg, 0x00620002, 1), 0x00620020, "nodule 3, added by the reader");
+    shim_dataset_free(seg);
     shim_dataset_free(sr);
     report_drop(&data);
 }
