@@ -16,7 +16,7 @@ def own_lesions(text):
     scale, low = np.array(text["scale"]), np.array(text["low"])
     zoom = float(np.prod(1 / np.array(text["step_mm"])) ** (1 / 3))
     return [{"at": (np.array(f["native_zyx"]) * scale - low).round(2).tolist(),
-             "mm": f["mm"] * zoom, "kind": f["kind"], "name": "", "texture": 0}
+             "mm": f["mm"] * zoom, "kind": f["kind"], "name": "seen", "texture": 0}
             for f in known.get(text["host"], [])]
 
 

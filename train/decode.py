@@ -42,11 +42,14 @@ def heatmaps(net, image):
 
 
 def heatmaps_whole(net, image):
-    """The same without tiles, for mining: cheaper, and the same but for seams."""
-    padded = np.pad(image, [(0, -n % 8) for n in image.shape])
+    """The same without tiles, for mining: cheaper, and the same but for seams. The rim of black is
+    discarded like a tile's margin: cells at the border of an input were never trained."""
+    rim = 16
+    padded = np.pad(image, [(rim, rim + -n % 8) for n in image.shape])
     with torch.no_grad():
         maps = torch.cat(net(torch.from_numpy(padded[None, None])), 1)[0].numpy()
-    return maps[:, :-(-image.shape[0] // 4), :-(-image.shape[1] // 4), :-(-image.shape[2] // 4)]
+    edge = rim // STRIDE
+    return maps[(slice(None),) + tuple(slice(edge, edge - (-n // STRIDE)) for n in image.shape)]
 
 
 def peaks(maps, lung_distance, score_min):

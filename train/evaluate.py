@@ -21,9 +21,10 @@ import split as splits
 from scan import Pipeline
 
 
-def as_scan(text, marks, key="score"):
-    """One copy in froc.py's form. What is half hidden behind brighter tissue is excluded."""
-    findings = text["findings"]
+def as_scan(text, marks, key="score", strict=False):
+    """One copy in froc.py's form. Excluded: the host's listed lesions and, unless strict, what looked
+    like one when the marks were looked at (own_lesions.json)."""
+    findings = [f for f in text["findings"] if not (strict and f["name"] == "seen")]
     nodules = [f["at"] + [f["mm"]] for f in findings if f["kind"] == "nodule"]
     excluded = [f["at"] + [f["mm"]] for f in findings if f["kind"] in ("lesion", "ignore")]
     return {"marks": [m["at"] + [m[key]] for m in marks], "nodules": nodules, "excluded": excluded}
@@ -125,6 +126,7 @@ def main():
     point = pipeline.text["operating_point"]
     judged = [froc.judge(s) for s in scans]
     result = {"froc": froc.froc(scans),
+              "strict": froc.froc([as_scan(t, m, "score", True) for t, m in zip(texts, marks)]),
               "stage_1_alone": froc.froc([as_scan(t, m, "logit1") for t, m in zip(texts, marks)]),
               "stage_2_alone": froc.froc([as_scan(t, m, "logit2") for t, m in zip(texts, marks)]),
               "at_operating_point": {

@@ -86,6 +86,15 @@ class Pool:
         return torch.from_numpy(np.stack(images)), torch.from_numpy(goals)
 
 
+def start_from_detector(net, path):
+    """The trunk has the layers of stage 1's encoder: starting from them saves most of the training."""
+    state = torch.load(path)["average"]
+    sources = ["stem.0", "stem.1", "quarter.0", "quarter.1", "quarter.2", "eighth.0", "eighth.1"]
+    for number, source in enumerate(sources):
+        part = {k[len(source) + 1:]: v for k, v in state.items() if k.startswith(source + ".")}
+        net.trunk[number].load_state_dict(part)
+
+
 def loss_of(outputs, goals):
     logit, texture, log_diameter, _ = outputs
     is_nodule = goals[:, 0]
@@ -110,6 +119,7 @@ def main():
     torch.manual_seed(args.seed)
     runs = Path(args.runs)
     net = Candidate(dropout=0.2)
+    start_from_detector(net, runs / "detector.pt")
     optimizer = torch.optim.AdamW(net.parameters(), args.top_rate, weight_decay=1e-2)
     average, step, used = Average(net), 0, 0.0
     checkpoint = runs / "candidate.pt"
@@ -123,7 +133,7 @@ def main():
     print({k: len(v) for k, v in pool.groups.items()}, flush=True)
     rng = np.random.default_rng([args.seed, step])
     batches = crops.Prefetch(lambda: pool.batch(rng, args.batch))
-    minutes_file = runs / "candidate.minutes"
+    minutes_file, hard_read = runs / "candidate.minutes", (runs / "hard.json").stat().st_mtime
     saved_at = last = time.time()
     sums = np.zeros(4)
     while True:
@@ -150,6 +160,9 @@ def main():
                   f"{sums[0] / 100:.3f} nodule {sums[1] / 100:.3f} size {sums[2] / 100:.3f} "
                   f"right {sums[3] / 100:.3f}", flush=True)
             sums[:] = 0
+            if (runs / "hard.json").stat().st_mtime != hard_read:      # mine.py ran beside us
+                hard_read = (runs / "hard.json").stat().st_mtime
+                pool.hard = json.loads((runs / "hard.json").read_text())
         if now - saved_at > 180:
             saved_at = now
             save(checkpoint, net=net.state_dict(), optimizer=optimizer.state_dict(),
