@@ -63,7 +63,7 @@ static void expect_sphere(const double spacing[3], double diameter, double ball_
     PULMO_SCOPED(volume_free_at) struct volume *volume = ball(spacing, center, diameter, ball_hu);
     struct finding finding = {.diameter_mm = diameter};
     memcpy(finding.center_lps_mm, center, sizeof center);
-    PULMO_SCOPED(mask_free_at) struct mask *mask = segment(volume, &finding);
+    mask_free(segment(volume, &finding));
     double pixel = spacing[0], sphere_mm3 = 3.14159265 / 6 * pow(diameter, 3);
     printf("%.0f mm, %.0f HU at %.1f x %.1f mm: axes %.1f, %.1f mm, %.2f of the volume\n", diameter, ball_hu, pixel,
            spacing[2], finding.long_axis_mm, finding.short_axis_mm, finding.volume_mm3 / sphere_mm3);
