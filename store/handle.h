@@ -9,6 +9,7 @@
 #define STORE_DESTINATIONS_MAX 16
 #define STORE_DESTINATION_SIZE 64
 #define STORE_LEASE_SIZE 40
+#define STORE_HOLDER_SIZE 17
 
 struct store {
     sqlite3 *database;
@@ -21,7 +22,9 @@ struct store {
     size_t statement_count;
     char destinations[STORE_DESTINATIONS_MAX][STORE_DESTINATION_SIZE];
     size_t destination_count;
-    int watch; /* inotify on the write-ahead log; -1 until store_wait is called */
+    char holder[STORE_HOLDER_SIZE]; /* name in holders/ */
+    int holder_file;                /* its lock; -1 until the first lease */
+    int watch;                      /* inotify on the write-ahead log; -1 until store_wait is called */
 };
 
 /* count random bytes as hexadecimal text, from the kernel. */

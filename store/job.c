@@ -1,6 +1,6 @@
-/* Leases: a job belongs to who holds its token until its time runs out; then it is taken again, with the next attempt,
- * and the former holder's finish is refused. So a killed worker's job is done once. Times are of the wall clock, which
- * may be set: a lease or a wait further ahead than any can be counts as over. */
+/* Leases: a job belongs to who holds its token until its time runs out or its process ends; then it is taken again,
+ * with the next attempt, and the former holder's finish is refused. So a killed worker's job is done once. Times are of
+ * the wall clock, which may be set: a lease or a wait further ahead than any can be counts as over. */
 #include "store/job.h"
 
 #include <stdio.h>
@@ -9,6 +9,7 @@
 #include "store/audit.h"
 #include "store/complete.h"
 #include "store/handle.h"
+#include "store/holder.h"
 
 /* Due, of a wanted kind, its study complete, and no other job of that kind and study running. ?1 now, ?2 kinds, ?3
  * lease, ?4 longest wait. */
@@ -87,7 +88,7 @@ static bool expired_replace(struct store *store, const struct store_job *job, bo
 
 static bool job_lease(struct store *store, struct store_job *job, int64_t now_ms, struct err *err) {
     job->attempt++;
-    return store_random_hex(16, job->lease, err) &&
+    return holder_lease(store, job->lease, err) &&
            sql_run(store,
                    "UPDATE job SET state = 'leased', attempt = ?2, lease = ?3, leased_until_ms = ?4, revision = ?5"
                    " WHERE id = ?1",
@@ -124,6 +125,8 @@ static bool take_one(struct store *store, unsigned kinds_mask, int64_t now_ms, s
 bool store_job_take(struct store *store, unsigned kinds_mask, int64_t now_ms, struct store_job *out, struct err *err) {
     unsigned made_by_completeness = 1U << STORE_JOB_ANALYSE | 1U << STORE_JOB_DECODE;
     if ((kinds_mask & made_by_completeness) && !complete_queue(store, now_ms, err))
+        return false;
+    if (!holder_expire_jobs(store, now_ms, err))
         return false;
     for (bool again = true; again;) {
         struct due due;
@@ -190,6 +193,17 @@ bool store_job_fail(struct store *store, const struct store_job *job, const stru
     bool done =
         retry ? job_requeue(store, job, why, err) : job_bury(store, job, why->text, err_kind_name(why->kind), err);
     return done && sql_commit(&transaction, err);
+}
+
+bool store_job_release(struct store *store, const struct store_job *job, struct err *err) {
+    PULMO_SCOPED(sql_rollback_at) struct sql_transaction transaction = {0};
+    bool replaced = false;
+    return sql_begin(store, &transaction, err) && job_held(store, job, err) &&
+           expired_replace(store, job, &replaced, err) &&
+           (replaced ||
+            sql_run(store, "UPDATE job SET state = 'queued', lease = NULL, attempt = attempt - 1 WHERE id = ?1",
+                    SQL_VALUES(sql_int(job->id)), err)) &&
+           sql_commit(&transaction, err);
 }
 
 static bool requeue_rows(struct store *store, const char *study_uid, int64_t *count, struct err *err) {

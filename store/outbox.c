@@ -9,6 +9,7 @@
 #include "store/audit.h"
 #include "store/blob.h"
 #include "store/handle.h"
+#include "store/holder.h"
 
 bool store_set_destinations(struct store *store, const char *const *names, size_t count, struct err *err) {
     if (count > STORE_DESTINATIONS_MAX)
@@ -59,7 +60,8 @@ static bool due_find(struct store *store, int64_t now_ms, struct store_outgoing 
 bool store_outbox_take(struct store *store, int64_t now_ms, struct store_outgoing *out, struct err *err) {
     PULMO_SCOPED(sql_rollback_at) struct sql_transaction transaction = {0};
     struct store_outgoing due;
-    if (!due_find(store, now_ms, &due, err)) /* a poll that finds nothing takes no write lock */
+    if (!holder_expire_outbox(store, now_ms, err) ||
+        !due_find(store, now_ms, &due, err)) /* a poll that finds nothing takes no write lock */
         return false;
     if (due.id && (!sql_begin(store, &transaction, err) || !due_find(store, now_ms, &due, err)))
         return false;
@@ -68,7 +70,7 @@ bool store_outbox_take(struct store *store, int64_t now_ms, struct store_outgoin
         return true;
     }
     due.attempt++;
-    if (!store_random_hex(16, due.lease, err) ||
+    if (!holder_lease(store, due.lease, err) ||
         !sql_run(store,
                  "UPDATE outbox SET state = 'leased', attempt = ?2, lease = ?3, leased_until_ms = ?4 WHERE id = ?1",
                  SQL_VALUES(sql_int(due.id), sql_int(due.attempt), sql_text(due.lease),

@@ -13,6 +13,7 @@
 
 #include "store/blob.h"
 #include "store/handle.h"
+#include "store/holder.h"
 #include "store/migrate.h"
 
 #define BUSY_TIMEOUT_MS 20000
@@ -125,8 +126,8 @@ static bool open_locked(struct store *store, struct err *err) {
     while (flock(lock, LOCK_EX) != 0)
         if (errno != EINTR)
             return err_set(err, ERR_IO, "cannot lock %s: %s", path, strerror(errno));
-    return blob_folders_make(store->config.folder, err) && database_open(store, err) &&
-           migrate_run(store, &migrate_embedded, err) && device_uid_keep(store, err) &&
+    return blob_folders_make(store->config.folder, err) && holder_folder_make(store->config.folder, err) &&
+           database_open(store, err) && migrate_run(store, &migrate_embedded, err) && device_uid_keep(store, err) &&
            blob_folder_sync(store->config.folder, err);
 }
 
@@ -145,6 +146,7 @@ struct store *store_open(const struct store_config *config, struct err *err) {
     if (!store)
         return NULL;
     store->watch = -1;
+    store->holder_file = -1;
     store->config = *config;
     char *folder = strdup(config->folder);
     store->config.folder = folder;
@@ -165,6 +167,7 @@ void store_close(struct store *store) {
     for (size_t index = 0; index < store->statement_count; index++)
         sqlite3_finalize(store->statements[index].statement);
     sqlite3_close(store->database);
+    holder_end(store);
     if (store->watch >= 0)
         close(store->watch);
     char *folder = (char *)(uintptr_t)store->config.folder; /* ours: strdup in store_open */

@@ -75,6 +75,9 @@ struct store_job {
 bool store_job_take(struct store *store, unsigned kinds_mask, int64_t now_ms, struct store_job *out,
                     struct err *err) PULMO_MUST_USE;
 bool store_job_renew(struct store *store, const struct store_job *job, int64_t now_ms, struct err *err) PULMO_MUST_USE;
+/* Gives a job back unfinished, since the process is asked to stop: it is due at once, and the attempt does not count.
+ */
+bool store_job_release(struct store *store, const struct store_job *job, struct err *err) PULMO_MUST_USE;
 /* Gives a job back after an error: retried with back-off when the kind is transient, dead otherwise or after
  * attempts_max (the study is then shown as failed, with the sentence). */
 bool store_job_fail(struct store *store, const struct store_job *job, const struct err *why,

@@ -2,6 +2,9 @@
  * Leases, retries and the dead letter. */
 #include "store_fixture.h"
 
+#include <signal.h>
+#include <sys/wait.h>
+
 #define ANALYSE (1U << STORE_JOB_ANALYSE)
 #define SOON_MS (QUIET_MS + 1000)
 
@@ -42,6 +45,67 @@ static void test_lease_lost(void **state) {
     assert_good(finish(fixture->store, &second, &err));
     assert_refused(finish(fixture->store, &second, &err), ERR_CONFLICT);
     assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM result"), 1);
+}
+
+/* A process that is killed with a job in its hands, lease and clock left as they are. */
+static void killed_with(const struct fixture *fixture, bool outbox) {
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct err err = {0};
+        struct store_job job;
+        struct store_outgoing outgoing;
+        struct store *store = fixture_handle(fixture);
+        int64_t now_ms = pulmo_now_ms() + SOON_MS;
+        bool taken = outbox ? store_outbox_take(store, now_ms, &outgoing, &err) && outgoing.id
+                            : store_job_take(store, ANALYSE, now_ms, &job, &err) && job.id;
+        if (taken)
+            raise(SIGKILL);
+        _exit(1);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status));
+}
+
+static void test_killed_holder(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    const char *const names[] = {"PACS"};
+    assert_good(fixture_put(fixture->store, &(struct fixture_instance){0}, &err));
+    killed_with(fixture, false);
+    struct store_job job = take_in(fixture->store, SOON_MS + 1);
+    assert_int_equal(job.attempt, 2);
+    PULMO_SCOPED(store_close_at) struct store *other = fixture_handle(fixture);
+    assert_int_equal(take_in(other, SOON_MS + 2).id, 0); /* this holder lives */
+    assert_good(store_set_destinations(fixture->store, names, 1, &err));
+    fixture_result(fixture->store, &job, 0.5);
+    killed_with(fixture, true);
+    struct store_outgoing outgoing;
+    assert_good(store_outbox_take(other, pulmo_now_ms() + SOON_MS, &outgoing, &err));
+    assert_int_equal(outgoing.attempt, 2);
+    assert_good(store_outbox_take(fixture->store, pulmo_now_ms() + SOON_MS, &outgoing, &err));
+    assert_int_equal(outgoing.id, 0);
+}
+
+/* Asked to stop: the job is due at once, as if it had not been taken. */
+static void test_release(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    struct store_job job = fixture_job(fixture->store, "1.2.3", STORE_JOB_ANALYSE);
+    for (int times = 0; times < 2 * ATTEMPTS_MAX; times++) {
+        assert_good(store_job_release(fixture->store, &job, &err));
+        assert_refused(finish(fixture->store, &job, &err), ERR_CONFLICT);
+        job = take_in(fixture->store, SOON_MS);
+        assert_int_equal(job.attempt, 1);
+    }
+    assert_good(fixture_put(fixture->store, &(struct fixture_instance){.sop = "1.2.3.4.2"}, &err));
+    PULMO_SCOPED(store_close_at) struct store *other = fixture_handle(fixture);
+    assert_int_equal(take_in(other, SOON_MS).id, 0); /* queues the next revision behind the job that runs */
+    assert_good(store_job_release(fixture->store, &job, &err));
+    struct store_job next = take_in(other, SOON_MS);
+    assert_true(next.id > job.id);
+    assert_good(finish(other, &next, &err));
+    assert_int_equal(take_in(other, 3600000).id, 0);
 }
 
 static void test_renew(void **state) {
@@ -171,9 +235,19 @@ static void test_wait(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_one_holder),          TEST(test_lease_lost), TEST(test_renew),    TEST(test_poison),
-        TEST(test_transient),           TEST(test_permanent),  TEST(test_no_space), TEST(test_clock_forward_and_back),
-        TEST(test_reason_of_a_refusal), TEST(test_requeue),    TEST(test_wait),
+        TEST(test_one_holder),
+        TEST(test_lease_lost),
+        TEST(test_renew),
+        TEST(test_poison),
+        TEST(test_transient),
+        TEST(test_permanent),
+        TEST(test_no_space),
+        TEST(test_clock_forward_and_back),
+        TEST(test_killed_holder),
+        TEST(test_release),
+        TEST(test_reason_of_a_refusal),
+        TEST(test_requeue),
+        TEST(test_wait),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
