@@ -15,7 +15,7 @@ import crops
 import froc
 import split as splits
 from evaluate import as_scan
-from scan import Pipeline
+from scan import LOOSE, Pipeline
 
 PREVALENCE = 2.0          # nodules a CT
 OPERATING_FALSE = 1.5     # false positives a CT at the operating point
@@ -50,11 +50,11 @@ def main():
     parser.add_argument("--runs", default=str(splits.HERE / "runs"))
     parser.add_argument("--models", default=str(splits.HERE / "../models"))
     args = parser.parse_args()
-    pipeline = Pipeline(args.models)
+    pipeline = Pipeline(args.models, args.cache)
     copies = crops.Copies(Path(args.cache) / "validation-plain")
     rows, nodules = [], 0
-    for volume, text in zip(copies.volumes, copies.texts):
-        marks = pipeline.marks(np.array(volume), score_min=0.005, limit=60)
+    for volume, text, name in zip(copies.volumes, copies.texts, copies.by_name):
+        marks = pipeline.marks(np.array(volume), f"validation-plain-{name}", *LOOSE)
         scan = as_scan(text, marks)
         nodules += len(scan["nodules"])
         for mark in marks:
@@ -66,7 +66,7 @@ def main():
     scans = len(copies.volumes)
     false = rows[rows[:, 2] == 0]
     logit_min = np.sort(false[:, 0])[::-1][min(int(SURVIVORS * scans), len(false) - 1)]
-    score_min = float(np.clip(1 / (1 + np.exp(-logit_min)), 0.005, 0.3))
+    score_min = float(np.clip(1 / (1 + np.exp(-logit_min)), LOOSE[0], 0.3))
     rows = rows[rows[:, 0] >= np.log(score_min / (1 - score_min))]
     weight = np.where(rows[:, 2] == 1, PREVALENCE * scans / nodules, 1.0)
     a, b, c = fit_logistic(rows[:, :2], rows[:, 2], weight)

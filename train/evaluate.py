@@ -72,7 +72,7 @@ def whole_host(pipeline, data, name):
     small = frame.resample(volume.hu, volume.spacing_mm)
     mask = lungs.lung_mask_2mm(lungs.fill_masked_outside(volume.hu), volume.spacing_mm)
     small[lungs.distance_mm(mask, small.shape) > generate.MARGIN_MM] = -1024
-    marks = pipeline.marks(frame.to_uint8(small))
+    marks = pipeline.marks(frame.to_uint8(small), f"host-{name}")
     lesions = [(list((np.array(c) - volume.origin_mm)), d, inc)
                for c, d, inc in splits.lesions(data, name)]
     out = {"host": name, "marks": len(marks), "lesions": [], "others": []}
@@ -115,11 +115,11 @@ def main():
     parser.add_argument("--part", default="test")
     parser.add_argument("--json", default=str(splits.HERE / "runs/evaluation.json"))
     args = parser.parse_args()
-    pipeline = Pipeline(args.models)
+    pipeline = Pipeline(args.models, args.cache)
     copies = crops.Copies(Path(args.cache) / (args.part + "-plain"))
     marks = []
-    for volume, text in zip(copies.volumes, copies.texts):
-        marks.append(pipeline.marks(np.array(volume)))
+    for volume, text, name in zip(copies.volumes, copies.texts, copies.by_name):
+        marks.append(pipeline.marks(np.array(volume), f"{args.part}-plain-{name}"))
         print(text["host"], len(marks[-1]), "marks", flush=True)
     texts = copies.texts
     scans = [as_scan(t, m) for t, m in zip(texts, marks)]

@@ -1,20 +1,26 @@
 """The shipped models over one CT, as the engine runs them: marks with calibrated scores."""
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
 
+import crops
 import decode
 import lungs
 import onnx_run
 
 
+LOOSE = (0.02, 60)        # score_min and candidates_max of what is kept for calibration
+
+
 class Pipeline:
     """models/model.json and its two graphs."""
 
-    def __init__(self, models):
+    def __init__(self, models, cache=None):
+        self.cache = cache
         self.text = json.loads((Path(models) / "model.json").read_text())
         self.detector = onnx.load(str(Path(models) / self.text["detector"]["file"]))
         self.candidate = onnx.load(str(Path(models) / self.text["candidate"]["file"]))
@@ -35,18 +41,48 @@ class Pipeline:
         c = self.text["calibration"]
         return 1 / (1 + np.exp(-(c["a"] * logit1 + c["b"] * logit2 + c["c"])))
 
-    def marks(self, volume, score_min=None, limit=None):
-        """volume uint8 at 1 mm, masked. A list of dicts, best first."""
-        image = volume.astype(np.float32) / 255
+    def rows(self, volume, name):
+        """All marks of stage 1 above LOOSE. With a name they are kept in the cache under the digest
+        of the graph: calibration and evaluation then need not run it again."""
+        kept = None
+        if self.cache and name:
+            digest = self.text["detector"]["sha256"][:12]
+            kept = Path(self.cache) / f"marks-{digest}" / f"{name}.npy"
+            if kept.exists():
+                return np.load(kept)
         hu = volume.astype(np.float32) * (1632 / 255) - 1024
         mask = lungs.lung_mask_2mm(lungs.fill_masked_outside(hu, 2), (1, 1, 1))
         distance = lungs.distance_mm(mask, volume.shape)
-        rows = decode.candidates(self.detect, image, distance,
-                                 score_min or self.text["detector"]["score_min"],
-                                 limit or self.text["detector"]["candidates_max"])
-        logit2, texture, diameter = self.classify(image, rows)
+        rows = decode.candidates(self.detect, volume.astype(np.float32) / 255, distance, *LOOSE)
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            np.save(kept, rows)
+        return rows
+
+    def marks(self, volume, name=None, score_min=None, limit=None):
+        """volume uint8 at 1 mm, masked. A list of dicts, best first."""
+        score_min = score_min or self.text["detector"]["score_min"]
+        limit = limit or self.text["detector"]["candidates_max"]
+        rows = self.rows(volume, name)
+        # suppression goes from the best down, so a stricter cut is a prefix of a looser one
+        rows = rows[rows[:, 4] >= np.log(score_min / (1 - score_min))][:limit]
+        logit2, texture, diameter = self.classify(volume.astype(np.float32) / 255, rows)
         score = self.score(rows[:, 4], logit2)
         order = np.argsort(-score, kind="stable")
         return [{"at": rows[i, :3].tolist(), "mm1": rows[i, 3], "logit1": rows[i, 4],
                  "logit2": logit2[i], "texture": int(texture[i]), "mm": diameter[i],
                  "score": score[i]} for i in order]
+
+
+def main():
+    """Fills the cache of marks: python3 train/scan.py MODELS CACHE PART …"""
+    models, cache, *parts = sys.argv[1:]
+    pipeline = Pipeline(models, cache)
+    for part in parts:
+        copies = crops.Copies(Path(cache) / part)
+        for volume, name in zip(copies.volumes, copies.by_name):
+            print(part, name, len(pipeline.rows(np.array(volume), f"{part}-{name}")), flush=True)
+
+
+if __name__ == "__main__":
+    main()
