@@ -86,7 +86,7 @@ stage_asan() {
     compile asan all tests fuzzers || return
     export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1
     export UBSAN_OPTIONS=print_stacktrace=1 LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0
-    run_ctest asan
+    run_ctest asan -E pixelmed # a Java program judges the same bytes as in the release stage: minutes for nothing
 }
 
 stage_tsan() {
