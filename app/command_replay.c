@@ -4,7 +4,6 @@
 #include "app/finding_json.h"
 #include "app/processes.h"
 
-#include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,40 +18,6 @@ struct replay {
     char device_uid[DICOM_UID_SIZE];
 };
 
-static void cjson_free_at(cJSON **json) {
-    cJSON_Delete(*json);
-}
-
-static bool has_input(const cJSON *inputs, const char *path) {
-    const char *slash = strrchr(path, '/');
-    const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, inputs) {
-        if (cJSON_IsString(item) && strcmp(item->valuestring, slash ? slash + 1 : path) == 0)
-            return true;
-    }
-    return false;
-}
-
-/* Keeps the instances that the result names by digest: later ones of the study are not its input. */
-static bool select_inputs(struct replay *replay, struct err *err) {
-    PULMO_SCOPED(cjson_free_at)
-    cJSON *json = cJSON_ParseWithLength((const char *)replay->document.data, replay->document.size);
-    const cJSON *inputs = cJSON_GetObjectItemCaseSensitive(json, "input_sha256");
-    size_t kept = 0;
-    for (size_t index = 0; index < replay->paths.count; index++) {
-        if (has_input(inputs, replay->paths.items[index]))
-            replay->paths.items[kept++] = replay->paths.items[index];
-        else
-            free(replay->paths.items[index]);
-    }
-    replay->paths.count = kept;
-    if (kept != (size_t)cJSON_GetArraySize(inputs))
-        return err_set(err, ERR_NOT_FOUND,
-                       "%zu of the result's %d images are stored; the others were purged or replaced", kept,
-                       cJSON_GetArraySize(inputs));
-    return true;
-}
-
 static bool prepare(struct replay *replay, const struct config *config, int64_t id, struct err *err) {
     PULMO_SCOPED(findings_free) struct findings old = {0};
     char media_type[64];
@@ -60,8 +25,8 @@ static bool prepare(struct replay *replay, const struct config *config, int64_t 
         !store_artifact_read(replay->store, id, "analysis.json", &replay->document, media_type, err) ||
         !finding_json_read(&replay->document, &old, &replay->run, err) ||
         !store_study_paths(replay->store, replay->result.study_uid, &replay->paths, err) ||
-        !select_inputs(replay, err) || !store_device_uid(replay->store, replay->device_uid, err) ||
-        !engine_open(config, &replay->engine, err))
+        !finding_json_inputs(&replay->document, &replay->paths, err) ||
+        !store_device_uid(replay->store, replay->device_uid, err) || !engine_open(config, &replay->engine, err))
         return false;
     const char *installed = infer_model_info(replay->engine.model)->sha256;
     if (strcmp(installed, replay->result.model_sha256) != 0)

@@ -1,6 +1,7 @@
 #include "app/finding_json.h"
 
 #include <cjson/cJSON.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,5 +87,76 @@ bool finding_json_read(const struct bytes *document, struct findings *out, struc
                                  .operating_point = number_of(json, "operating_point"),
                                  .created_ms = (int64_t)number_of(json, "created_ms")};
     *out = findings;
+    return true;
+}
+
+/* ---- the rest of the document ------------------------------------------------------------------------ */
+
+/* "CODE: sentence", as analysis_json wrote it. */
+static bool add_refusal(const char *reason, struct refusals *out, struct err *err) {
+    const char *colon = strstr(reason, ": ");
+    for (int code = 0; colon && code < REFUSAL_CODE_COUNT; code++) {
+        const char *name = refusal_name((enum refusal_code)code);
+        if (strlen(name) != (size_t)(colon - reason) || strncmp(name, reason, strlen(name)) != 0)
+            continue;
+        refusals_add(out, (enum refusal_code)code, "%s", colon + 2);
+        return true;
+    }
+    return err_set(err, ERR_INPUT, "\"%.80s\" is no reason of a refusal", reason);
+}
+
+bool finding_json_refusals(const struct bytes *document, struct refusals *out, struct err *err) {
+    PULMO_SCOPED(cjson_free_at) cJSON *json = cJSON_ParseWithLength((const char *)document->data, document->size);
+    const char *status = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "status"));
+    struct refusals refusals = {0};
+    const cJSON *item = NULL;
+    if (!status)
+        return err_set(err, ERR_INPUT, "the stored document is not a result of pulmo");
+    if (strcmp(status, "refused") == 0)
+        cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(json, "reasons")) {
+            if (!cJSON_IsString(item) || !add_refusal(item->valuestring, &refusals, err))
+                return cJSON_IsString(item) ? false : err_set(err, ERR_INPUT, "a reason is no text");
+        }
+    *out = refusals;
+    return true;
+}
+
+static void copy_text(const cJSON *object, const char *name, char *out, size_t size) {
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
+    snprintf(out, size, "%s", text ? text : "");
+}
+
+void finding_json_model(const struct bytes *document, char name[128], char version[64]) {
+    PULMO_SCOPED(cjson_free_at) cJSON *json = cJSON_ParseWithLength((const char *)document->data, document->size);
+    const cJSON *model = cJSON_GetObjectItemCaseSensitive(json, "model");
+    copy_text(model, "name", name, 128);
+    copy_text(model, "version", version, 64);
+}
+
+static bool has_input(const cJSON *inputs, const char *path) {
+    const char *slash = strrchr(path, '/');
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, inputs) {
+        if (cJSON_IsString(item) && strcmp(item->valuestring, slash ? slash + 1 : path) == 0)
+            return true;
+    }
+    return false;
+}
+
+bool finding_json_inputs(const struct bytes *document, struct store_paths *inout, struct err *err) {
+    PULMO_SCOPED(cjson_free_at) cJSON *json = cJSON_ParseWithLength((const char *)document->data, document->size);
+    const cJSON *inputs = cJSON_GetObjectItemCaseSensitive(json, "input_sha256");
+    size_t kept = 0;
+    for (size_t index = 0; index < inout->count; index++) {
+        if (has_input(inputs, inout->items[index]))
+            inout->items[kept++] = inout->items[index];
+        else
+            free(inout->items[index]);
+    }
+    inout->count = kept;
+    if (!kept || kept != (size_t)cJSON_GetArraySize(inputs))
+        return err_set(err, ERR_CONFLICT,
+                       "%zu of the result's %d images are in the study now; the others were replaced or purged", kept,
+                       cJSON_GetArraySize(inputs));
     return true;
 }

@@ -9,7 +9,9 @@
 
 struct signing {
     struct store_result result;
-    struct analysis analysis; /* run, series, findings and masks only: nothing is inferred again */
+    struct bytes document;    /* the result's analysis.json */
+    struct analysis analysis; /* run, series, refusals, findings and masks only: nothing is inferred again */
+    char model_name[128], model_version[64]; /* that made the result; the installed one may be newer */
     struct dicom_report_finding *findings;
     size_t finding_count;
     struct store_verdict *verdicts;
@@ -20,6 +22,7 @@ struct signing {
 };
 
 static void signing_free(struct signing *signing) {
+    bytes_free(&signing->document);
     analysis_free(&signing->analysis);
     free(signing->findings);
     free(signing->verdicts);
@@ -49,15 +52,24 @@ static bool append_added(struct signing *signing, const struct store_verdict *ve
     return true;
 }
 
+static bool read_document(struct appliance *appliance, const struct store_job *job, struct signing *signing,
+                          struct err *err) {
+    char media_type[64];
+    if (!store_artifact_read(appliance->store, job->result_id, "analysis.json", &signing->document, media_type, err) ||
+        !finding_json_read(&signing->document, &signing->analysis.findings, &signing->analysis.run, err) ||
+        !finding_json_refusals(&signing->document, &signing->analysis.refusals, err))
+        return false;
+    finding_json_model(&signing->document, signing->model_name, signing->model_version);
+    return true;
+}
+
 static bool read_result(struct appliance *appliance, const struct store_job *job, struct signing *signing,
                         struct err *err) {
-    PULMO_SCOPED(bytes_free) struct bytes document = {0};
     char media_type[64];
     return store_result_get(appliance->store, job->result_id, &signing->result, err) &&
            store_sign_user(appliance->store, job, signing->user, sizeof signing->user, signing->display_name,
                            sizeof signing->display_name, err) &&
-           store_artifact_read(appliance->store, job->result_id, "analysis.json", &document, media_type, err) &&
-           finding_json_read(&document, &signing->analysis.findings, &signing->analysis.run, err) &&
+           read_document(appliance, job, signing, err) &&
            store_artifact_read(appliance->store, job->result_id, "sr.dcm", &signing->predecessor_part10, media_type,
                                err) &&
            dicom_instance_parse(signing->predecessor_part10.data, signing->predecessor_part10.size,
@@ -65,19 +77,19 @@ static bool read_result(struct appliance *appliance, const struct store_job *job
            store_verdict_list(appliance->store, job->result_id, &signing->verdicts, &signing->verdict_count, err);
 }
 
+/* The images of the result alone: what came later was not on the reader's screen. */
 static bool read_series(struct appliance *appliance, const struct store_job *job, struct signing *signing,
                         struct err *err) {
     PULMO_SCOPED(store_paths_free) struct store_paths paths = {0};
-    if (!store_study_paths(appliance->store, job->study_uid, &paths, err))
+    if (!store_study_paths(appliance->store, job->study_uid, &paths, err) ||
+        !finding_json_inputs(&signing->document, &paths, err))
         return false;
     signing->analysis.series = dicom_series_read((const char *const *)paths.items, paths.count, err);
     if (!signing->analysis.series)
         return false;
-    if (*signing->result.series_uid && strcmp(signing->analysis.series->series_uid, signing->result.series_uid) != 0)
-        return err_set(err, ERR_CONFLICT,
-                       "the study's images changed after the result; analyse it again before signing");
-    signing->analysis.refusals = signing->analysis.series->refusals;
-    return true;
+    return strcmp(signing->analysis.series->series_uid, signing->result.series_uid) == 0 ||
+           err_set(err, ERR_CONFLICT, "the result is of series %s, its images are of %s", signing->result.series_uid,
+                   signing->analysis.series->series_uid);
 }
 
 static enum dicom_verdict verdict_code(const struct store_verdict *verdict) {
@@ -94,7 +106,7 @@ static enum dicom_verdict verdict_code(const struct store_verdict *verdict) {
 
 /* One finding of the signed report. A rejected one keeps its place in the SR but has no mask: viewers shall not paint
  * what the reader does not believe. */
-static bool judge(struct appliance *appliance, struct signing *signing, struct finding *finding, struct err *err) {
+static bool judge(struct signing *signing, struct finding *finding, struct err *err) {
     struct dicom_report_finding *judged = &signing->findings[signing->finding_count];
     *judged =
         (struct dicom_report_finding){.finding = finding, .verdict = verdict_code(verdict_of(signing, finding->id))};
@@ -105,12 +117,16 @@ static bool judge(struct appliance *appliance, struct signing *signing, struct f
     if (judged->verdict != DICOM_VERDICT_REJECTED)
         judged->mask = mask;
     signing->finding_count++;
-    return artifacts_tracking_uid(signing->analysis.series->series_uid,
-                                  infer_model_info(appliance->engine.model)->sha256, finding, judged->tracking_uid,
-                                  err);
+    return artifacts_tracking_uid(signing->analysis.series->series_uid, signing->result.model_sha256, finding,
+                                  judged->tracking_uid, err);
 }
 
-static bool judge_all(struct appliance *appliance, struct signing *signing, struct err *err) {
+/* What was reported, and a candidate below the operating point that the reader holds for a nodule. */
+static bool belongs(const struct signing *signing, const struct finding *finding) {
+    return finding->reported || verdict_code(verdict_of(signing, finding->id)) == DICOM_VERDICT_ACCEPTED;
+}
+
+static bool judge_all(struct signing *signing, struct err *err) {
     struct analysis *analysis = &signing->analysis;
     if (!analysis->series->volume)
         return true; /* refused by its headers: nothing was found, nothing can have been added */
@@ -123,8 +139,8 @@ static bool judge_all(struct appliance *appliance, struct signing *signing, stru
     if (!signing->findings || !analysis->masks)
         return false;
     for (size_t index = 0; index < analysis->findings.count; index++)
-        if (analysis->findings.items[index].reported &&
-            !judge(appliance, signing, &analysis->findings.items[index], err))
+        if (belongs(signing, &analysis->findings.items[index]) &&
+            !judge(signing, &analysis->findings.items[index], err))
             return false;
     return true;
 }
@@ -139,6 +155,10 @@ static bool has_mask(const struct signing *signing) {
 static bool write_signed(struct appliance *appliance, const struct signing *signing, struct artifacts *out,
                          struct err *err) {
     struct dicom_report report = artifacts_report(&signing->analysis, &appliance->engine, appliance->device_uid);
+    report.model_name = signing->model_name;
+    report.model_version = signing->model_version;
+    report.model_sha256 = signing->result.model_sha256;
+    report.backend = signing->result.backend;
     report.findings = signing->findings;
     report.finding_count = signing->finding_count;
     report.time_ms = pulmo_now_ms();
@@ -159,6 +179,6 @@ bool job_sign(struct appliance *appliance, const struct store_job *job, struct e
     PULMO_SCOPED(signing_free) struct signing signing = {0};
     PULMO_SCOPED(artifacts_free) struct artifacts artifacts = {0};
     return read_result(appliance, job, &signing, err) && read_series(appliance, job, &signing, err) &&
-           judge_all(appliance, &signing, err) && write_signed(appliance, &signing, &artifacts, err) &&
+           judge_all(&signing, err) && write_signed(appliance, &signing, &artifacts, err) &&
            store_sign_finish(appliance->store, job, artifacts.items, artifacts.count, err);
 }
