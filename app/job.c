@@ -9,6 +9,10 @@
 
 /* How late a study may be seen as complete: quiet time passes without a commit that would wake anyone. */
 #define WAIT_MS 250
+#define LOOK_MS 1000
+/* Once asked to stop, a job may still end; a longer one goes back before the supervisor loses its patience (15 s), so
+ * that the next start takes it at once and the attempt does not count. */
+#define GIVE_BACK_MS 8000
 
 struct lease {
     struct store *store;
@@ -18,28 +22,44 @@ struct lease {
     pthread_mutex_t lock;
     pthread_cond_t ended;
     bool end;
+    int64_t renewed_ms, stop_seen_ms; /* monotonic; the second 0 = not asked to stop yet */
+    bool given_back;
 };
 
 static struct timespec after_ms(int64_t ms) {
     struct timespec at;
-    clock_gettime(CLOCK_REALTIME, &at);
+    clock_gettime(CLOCK_MONOTONIC, &at); /* a clock that is set does not delay a renewal */
     int64_t ns = at.tv_nsec + (ms % 1000) * 1000000;
     at.tv_sec += ms / 1000 + ns / 1000000000;
     at.tv_nsec = ns % 1000000000;
     return at;
 }
 
+static void look(struct lease *lease, int64_t now_ms) {
+    struct err err = {0};
+    if (stop_requested && !lease->stop_seen_ms)
+        lease->stop_seen_ms = now_ms;
+    if (lease->stop_seen_ms && now_ms - lease->stop_seen_ms >= GIVE_BACK_MS) {
+        lease->given_back = store_job_release(lease->store, lease->job, &err);
+        if (lease->given_back)
+            log_event(LOG_INFO, "worker", "job given back", "job=%lld", (long long)lease->job->id);
+        else
+            log_err(LOG_WARNING, "worker", "job not given back", &err);
+    } else if (now_ms - lease->renewed_ms >= lease->period_ms) {
+        lease->renewed_ms = now_ms;
+        /* A lost lease needs no action here: finishing the job then fails with ERR_CONFLICT and writes nothing. */
+        if (!store_job_renew(lease->store, lease->job, pulmo_now_ms(), &err))
+            log_err(LOG_WARNING, "worker", "lease not renewed", &err);
+    }
+}
+
 static void *lease_loop(void *context) {
     struct lease *lease = context;
     pthread_mutex_lock(&lease->lock);
     while (!lease->end) {
-        struct timespec due = after_ms(lease->period_ms);
-        if (pthread_cond_timedwait(&lease->ended, &lease->lock, &due) != ETIMEDOUT)
-            continue;
-        struct err err = {0};
-        /* A lost lease needs no action here: finishing the job then fails with ERR_CONFLICT and writes nothing. */
-        if (!store_job_renew(lease->store, lease->job, pulmo_now_ms(), &err))
-            log_err(LOG_WARNING, "worker", "lease not renewed", &err);
+        struct timespec due = after_ms(LOOK_MS);
+        if (pthread_cond_timedwait(&lease->ended, &lease->lock, &due) == ETIMEDOUT && !lease->given_back)
+            look(lease, pulmo_monotonic_ms());
     }
     pthread_mutex_unlock(&lease->lock);
     return NULL;
@@ -52,7 +72,12 @@ struct lease *lease_start(const struct config *config, const struct store_job *j
     lease->job = job;
     lease->period_ms = config->lease_s * 1000 / 3;
     pthread_mutex_init(&lease->lock, NULL);
-    pthread_cond_init(&lease->ended, NULL);
+    lease->renewed_ms = pulmo_monotonic_ms();
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&lease->ended, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     lease->store = processes_store_open(config, err);
     if (lease->store && pthread_create(&lease->thread, NULL, lease_loop, lease) == 0)
         return lease;

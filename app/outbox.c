@@ -3,6 +3,7 @@
 #include "dicom/dicom.h"
 #include "log.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 
 /* How late a back-off may be seen to be over. */
 #define WAIT_MS 500
+#define BLIND_WAIT_MS 5000 /* when the store cannot wake us */
 
 struct outbox {
     const struct config *config;
@@ -54,6 +56,11 @@ static bool status_is_transient(uint16_t status) {
     return (status & 0xFF00) == 0xA700;
 }
 
+/* A peer that takes no such objects says so for each of them, and takes others meanwhile: no reason to pause it. */
+static bool failure_is_transient(const struct err *failure) {
+    return failure->kind != ERR_UNSUPPORTED;
+}
+
 static bool send_one(struct outbox *outbox, const struct config_destination *to, const struct store_outgoing *outgoing,
                      struct sending *sending, struct err *err) {
     const struct config *config = outbox->config;
@@ -77,6 +84,7 @@ static bool settle(struct outbox *outbox, const struct store_outgoing *outgoing,
     if (!find_destination(outbox->config, outgoing->destination, &to)) {
         snprintf(why, sizeof why, "%s is no longer a destination in the configuration", outgoing->destination);
     } else if (!send_one(outbox, &to, outgoing, &sending, &failure) && !sending.answered) {
+        transient = failure_is_transient(&failure);
         snprintf(why, sizeof why, "%s", failure.text);
     } else if (sending.answered && status_is_stored(sending.status)) {
         log_event(LOG_INFO, "outbox", "sent", "destination=%s object=%s result=%lld", outgoing->destination,
@@ -105,8 +113,10 @@ static void *outbox_loop(void *context) {
             good = settle(outbox, &outgoing, &err);
         if (!good)
             log_err(LOG_ERROR, "outbox", "step failed", &err);
-        if ((!good || !outgoing.id) && !store_wait(outbox->store, WAIT_MS, &err))
+        if ((!good || !outgoing.id) && !store_wait(outbox->store, WAIT_MS, &err)) {
             log_err(LOG_ERROR, "outbox", "cannot wait for the store", &err);
+            poll(NULL, 0, BLIND_WAIT_MS);
+        }
     }
     return NULL;
 }

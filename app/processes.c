@@ -2,6 +2,8 @@
 
 #include "dicom/dicom.h"
 
+#include <string.h>
+
 struct store_config processes_store_config(const struct config *config) {
     return (struct store_config){
         .folder = config->data_folder,
@@ -12,12 +14,22 @@ struct store_config processes_store_config(const struct config *config) {
     };
 }
 
+/* Each result is queued once a destination. */
+static bool check_new(const struct config_destination *known, size_t count, const char *name, struct err *err) {
+    for (size_t index = 0; index < count; index++)
+        if (strcmp(known[index].name, name) == 0)
+            return err_set(err, ERR_CONFIG, "destinations: \"%s\" is named twice", name);
+    return true;
+}
+
 static bool set_destinations(struct store *store, const struct config *config, struct err *err) {
     struct config_destination destinations[32];
     const char *names[32], *cursor = config->destinations;
     size_t count = 0;
     struct err bad = {0};
     while (count < 32 && config_destination_next(&cursor, &destinations[count], &bad)) {
+        if (!check_new(destinations, count, destinations[count].name, err))
+            return false;
         names[count] = destinations[count].name;
         count++;
     }

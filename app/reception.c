@@ -146,12 +146,12 @@ static bool listen_until_stopped(struct reception *reception, struct err *err) {
     while (outbox && !stop_requested)
         poll(NULL, 0, 250);
     bool good = outbox != NULL;
-    if (outbox)
-        outbox_stop(outbox);
     if (secure)
         dicom_scp_stop(secure);
     if (plain)
         dicom_scp_stop(plain);
+    if (outbox) /* last: it may be waiting for a silent peer, and what it leaves unsent is sent at the next start */
+        outbox_stop(outbox);
     return good;
 }
 

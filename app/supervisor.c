@@ -12,11 +12,15 @@
 
 #define BACKOFF_MAX_MS 30000
 #define STOP_WAIT_MS 15000
+#define EARLY_MS 60000
+/* Their waits are 16 s together: as long as a predecessor that was killed may keep its ports. */
+#define FAILURES_MAX 7
 
 struct child {
     const char *name; /* of --only */
     pid_t pid;        /* 0 = not running */
     int64_t started_ms, due_ms, backoff_ms;
+    int failures; /* early ends with an exit status, since the last that was none; -1 = it has lived for long once */
 };
 
 static void start_child(struct child *child, const char *program, const char *config_path) {
@@ -44,8 +48,12 @@ static void start_child(struct child *child, const char *program, const char *co
 /* A child that lived for a minute starts again at once, one that dies early waits twice as long each time. */
 static void on_exit_of(struct child *child, int status) {
     int64_t now = pulmo_monotonic_ms();
-    bool early = now - child->started_ms < 60000;
+    bool early = now - child->started_ms < EARLY_MS;
     child->pid = 0;
+    if (!early)
+        child->failures = -1;
+    else if (child->failures >= 0)
+        child->failures = WIFEXITED(status) && WEXITSTATUS(status) != 0 ? child->failures + 1 : 0;
     child->backoff_ms = !early ? 0 : child->backoff_ms ? child->backoff_ms * 2 : 250;
     if (child->backoff_ms > BACKOFF_MAX_MS)
         child->backoff_ms = BACKOFF_MAX_MS;
@@ -71,6 +79,16 @@ static size_t reap(struct child *children, size_t count, bool stopping) {
     return alive;
 }
 
+/* One that never came up: its port is taken, its model or certificate is no good. The administrator has to act, and
+ * sees that by a service that ends rather than by one that starts again for ever. One that ran before is kept trying:
+ * reception shall not end because the web does. */
+static const struct child *hopeless(const struct child *children, size_t count) {
+    for (size_t index = 0; index < count; index++)
+        if (children[index].failures >= FAILURES_MAX)
+            return &children[index];
+    return NULL;
+}
+
 static void stop_children(struct child *children, size_t count) {
     for (size_t index = 0; index < count; index++)
         if (children[index].pid)
@@ -94,14 +112,17 @@ bool supervisor_run(const char *program, const char *config_path, const struct c
     store_close(store);
     struct child children[] = {{.name = "scp"}, {.name = "decode"}, {.name = "work"}, {.name = "web"}};
     size_t count = sizeof children / sizeof *children;
-    while (!stop_requested) {
+    const struct child *failed = NULL;
+    while (!stop_requested && !failed) {
         reap(children, count, false);
-        for (size_t index = 0; index < count; index++)
+        failed = hopeless(children, count);
+        for (size_t index = 0; !failed && index < count; index++)
             if (!children[index].pid && pulmo_monotonic_ms() >= children[index].due_ms)
                 start_child(&children[index], program, config_path);
         poll(NULL, 0, 250); /* SIGCHLD and SIGTERM end it early */
     }
     log_event(LOG_INFO, "serve", "stopping", "children=%zu", count);
     stop_children(children, count);
-    return true;
+    return !failed || err_set(err, ERR_CONFIG, "the process \"%s\" ended %d times at its start; it said why above",
+                              failed->name, FAILURES_MAX);
 }
