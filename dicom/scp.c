@@ -102,6 +102,7 @@ static void tell(const struct worker *worker, enum dicom_event_kind kind, uint16
 static uint16_t status_of(enum err_kind kind) {
     switch (kind) {
     case ERR_NO_SPACE:
+    case ERR_BUSY: /* the database, for longer than its patience: as good a reason to send again */
     case ERR_MEMORY: return STATUS_OUT_OF_RESOURCES;
     case ERR_UNSUPPORTED: return STATUS_CLASS_NOT_SUPPORTED;
     case ERR_DENIED: return STATUS_NOT_AUTHORISED;
@@ -350,7 +351,8 @@ static void welcome(struct dicom_scp *scp, struct association *association) {
     }
     worker->scp = scp;
     worker->association = association;
-    worker->id = scp->next_id++;
+    worker->id = scp->next_id;
+    scp->next_id += 2;
     snprintf(worker->peer, sizeof worker->peer, "%s", peer);
     set_deadline(worker, HANDSHAKE_MAX_S);
     list(worker);
@@ -427,7 +429,8 @@ struct dicom_scp *dicom_scp_start(const struct dicom_scp_config *config, dicom_s
     scp->timeout_s = config->timeout_s > 0 ? config->timeout_s : 30;
     scp->instance_bytes_max = config->instance_bytes_max > 0 ? config->instance_bytes_max : (size_t)256 << 20;
     scp->associations_max = config->associations_max > 0 ? config->associations_max : ASSOCIATIONS_DEFAULT;
-    scp->next_id = (uint64_t)pulmo_now_ms() << 16; /* not used again after a restart */
+    /* Not used again after a restart; even or odd, so that a plain and a TLS port of one process share none. */
+    scp->next_id = (uint64_t)pulmo_now_ms() << 16 | (config->tls != NULL);
     scp->access = access_new(config, err);
     if (scp->access == NULL || !open_listener(scp, config, err)) {
         scp_free(scp);
