@@ -90,7 +90,9 @@ bool store_job_finish(struct store *store, const struct store_job *job, const st
 
 #define RESULT_COLUMNS                                                                                           \
     "SELECT id, study_revision, created_ms, superseded_by, status, study_uid, series_uid, reason, model_sha256," \
-    " backend, review, EXISTS (SELECT 1 FROM signature WHERE signature.result_id = result.id) FROM result"
+    " backend, review, EXISTS (SELECT 1 FROM signature WHERE signature.result_id = result.id),"                  \
+    " coalesce((SELECT CASE WHEN state = 'dead' THEN reason END FROM job WHERE job.study_uid = result.study_uid" \
+    "  AND kind = 3 AND result_id = result.id ORDER BY id DESC LIMIT 1), '') FROM result"
 
 static void result_row(sqlite3_stmt *statement, struct store_result *out) {
     *out = (struct store_result){
@@ -107,6 +109,7 @@ static void result_row(sqlite3_stmt *statement, struct store_result *out) {
     sql_column_text(statement, 7, out->reason, sizeof out->reason);
     sql_column_text(statement, 8, out->model_sha256, sizeof out->model_sha256);
     sql_column_text(statement, 9, out->backend, sizeof out->backend);
+    sql_column_text(statement, 12, out->sign_failure, sizeof out->sign_failure);
 }
 
 bool store_result_get(struct store *store, int64_t result_id, struct store_result *out, struct err *err) {

@@ -15,11 +15,21 @@ static bool signature_audit(struct store *store, const struct store_audit *audit
     return audit_add(store, &whole, err);
 }
 
+static bool not_failed(struct store *store, int64_t result_id, struct err *err) {
+    int64_t failed = 0;
+    if (!sql_integer(store, "SELECT 1 FROM result WHERE id = ?1 AND status = ?2",
+                     SQL_VALUES(sql_int(result_id), sql_int(STORE_FAILED)), &failed, err))
+        return false;
+    return !failed ||
+           err_set(err, ERR_CONFLICT, "the analysis failed: result %lld cannot be signed", (long long)result_id);
+}
+
 bool store_sign_request(struct store *store, int64_t result_id, const char *user, struct err *err) {
     PULMO_SCOPED(sql_rollback_at) struct sql_transaction transaction = {0};
     char study_uid[DICOM_UID_SIZE];
     int64_t known = 0;
     if (!sql_begin(store, &transaction, err) || !verdict_open(store, result_id, study_uid, err) ||
+        !not_failed(store, result_id, err) ||
         !sql_integer(store, "SELECT 1 FROM user WHERE name = ?1 AND disabled = 0", SQL_VALUES(sql_text(user)), &known,
                      err))
         return false;

@@ -143,6 +143,7 @@ struct store_result {
     char model_sha256[65], backend[96];
     bool review;
     bool signed_by_reader;
+    char sign_failure[256]; /* why the last signing ended in the dead letter; "" when it did not */
 };
 bool store_result_get(struct store *store, int64_t result_id, struct store_result *out, struct err *err) PULMO_MUST_USE;
 /* The study's current result; id 0 when there is none. */
@@ -191,7 +192,7 @@ bool store_verdict_put(struct store *store, int64_t result_id, struct store_verd
 bool store_verdict_list(struct store *store, int64_t result_id, struct store_verdict **out, size_t *count,
                         struct err *err) PULMO_MUST_USE;
 /* Queues the signing of a result by a user (already authenticated again with the password). Refuses (ERR_CONFLICT) a
- * superseded or an already signed result. */
+ * superseded, an already signed or a failed result: of the last there is nothing that a reader could confirm. */
 bool store_sign_request(struct store *store, int64_t result_id, const char *user, struct err *err) PULMO_MUST_USE;
 /* Who asked for the signature of a STORE_JOB_SIGN. */
 bool store_sign_user(struct store *store, const struct store_job *job, char *user, size_t user_size, char *display_name,

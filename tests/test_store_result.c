@@ -242,7 +242,23 @@ static void test_sign_again(void **state) {
     assert_good(store_sign_request(fixture->store, id, "jane", &err));
     struct store_job signing = fixture_job(fixture->store, "1.2.3", STORE_JOB_SIGN);
     assert_good(store_job_fail(fixture->store, &signing, &(struct err){ERR_INTERNAL, "broken"}, &err));
+    struct store_result result;
+    assert_good(store_result_get(fixture->store, id, &result, &err));
+    assert_string_equal(result.sign_failure, "broken"); /* who waits for the signature is told */
     assert_good(store_sign_request(fixture->store, id, "jane", &err));
+    assert_good(store_result_get(fixture->store, id, &result, &err));
+    assert_string_equal(result.sign_failure, "");
+}
+
+static void test_failed_is_not_signed(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    int64_t id = 0;
+    assert_good(store_user_add(fixture->store, "jane", "Dr. Jane Doe", "radiologist", "correct horse", &err));
+    struct store_job job = fixture_job(fixture->store, "1.2.3", STORE_JOB_ANALYSE);
+    struct store_report report = {.status = STORE_FAILED, .reason = "FAILED: a broken image", .summary_json = "{}"};
+    assert_good(store_job_finish(fixture->store, &job, &report, &id, &err));
+    assert_refused(store_sign_request(fixture->store, id, "jane", &err), ERR_CONFLICT);
 }
 
 static void test_superseded_is_closed(void **state) {
@@ -295,11 +311,17 @@ static void test_worklist(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_artifacts),      TEST(test_bad_artifacts),
-        TEST(test_many_artifacts), TEST(test_study_artifacts),
-        TEST(test_immutable),      TEST(test_verdicts),
-        TEST(test_bad_verdicts),   TEST(test_sign),
-        TEST(test_sign_again),     TEST(test_superseded_is_closed),
+        TEST(test_artifacts),
+        TEST(test_bad_artifacts),
+        TEST(test_many_artifacts),
+        TEST(test_study_artifacts),
+        TEST(test_immutable),
+        TEST(test_verdicts),
+        TEST(test_bad_verdicts),
+        TEST(test_sign),
+        TEST(test_sign_again),
+        TEST(test_failed_is_not_signed),
+        TEST(test_superseded_is_closed),
         TEST(test_worklist),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

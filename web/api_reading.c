@@ -42,6 +42,7 @@ bool api_result_state(struct request *request, struct err *err) {
     cJSON_AddNumberToObject(document, "superseded_by", (double)result.superseded_by);
     cJSON_AddBoolToObject(document, "signed", result.signed_by_reader);
     cJSON_AddStringToObject(document, "study_state", study.state);
+    cJSON_AddStringToObject(document, "sign_failure", result.sign_failure);
     return reply_json(request, 200, document, err);
 }
 

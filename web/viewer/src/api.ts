@@ -87,6 +87,8 @@ export interface ResultState {
   superseded_by: number;
   signed: boolean;
   study_state: Study["state"];
+  /** Why the last attempt to sign was given up; "" when it was not. */
+  sign_failure: string;
 }
 
 export interface Series {

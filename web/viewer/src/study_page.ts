@@ -199,6 +199,11 @@ export class StudyPage {
         this.signing = this.signing && !state.signed;
         this.watch();
       }
+      if (state.sign_failure && this.signing && !state.signed) {
+        toast(`Not signed: ${state.sign_failure}`);
+        this.signing = false;
+        this.watch();
+      }
       study.state = state.study_state;
       if (!this.view && (await seriesOf(study.study_uid))) this.reload();
       else this.refresh();
