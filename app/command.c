@@ -20,7 +20,7 @@ int command_usage(const struct command *command) {
 }
 
 bool command_config(const char *path, struct config *out, struct err *err) {
-    if (!path && access(CONFIG_DEFAULT_PATH, R_OK) == 0)
+    if (!path && access(CONFIG_DEFAULT_PATH, F_OK) == 0) /* one that may not be read is an error, not the defaults */
         path = CONFIG_DEFAULT_PATH;
     if (path)
         return config_read(path, out, err);

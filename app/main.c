@@ -4,7 +4,7 @@
 #include <string.h>
 
 static const struct command *const commands[] = {
-    &command_serve, &command_analyze, &command_phantom, &command_evaluate, &command_replay,
+    &command_serve, &command_analyze, &command_phantom, &command_evaluate, &command_replay,   &command_requeue,
     &command_audit, &command_model,   &command_user,    &command_send,     &command_selftest,
 };
 
