@@ -159,6 +159,8 @@ bool config_read(const char *path, struct config *out, struct err *err) {
     PULMO_SCOPED(bytes_free) struct bytes file = {0};
     if (!bytes_read_file(path, (size_t)1 << 20, &file, err))
         return false;
+    if (file.size && memchr(file.data, '\0', file.size))
+        return err_set(err, ERR_CONFIG, "%s: is no text", path);
     if (!bytes_append(&file, "", 1, (size_t)2 << 20, err))
         return false;
     struct config config;

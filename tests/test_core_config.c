@@ -71,6 +71,20 @@ static void errors_name_file_line_and_key(void **state) {
     unlink(path);
 }
 
+/* What follows a NUL would be passed over: half a configuration, in silence. */
+static void a_file_with_nul_is_no_configuration(void **state) {
+    (void)state;
+    static const char text[] = "ae_title = A\n\0allowed_addresses = 10.0.0.1\n";
+    char path[] = "/tmp/pulmo-config-XXXXXX";
+    struct config config;
+    struct err err = {0};
+    close(mkstemp(path));
+    assert_true(bytes_write_file(path, text, sizeof text - 1, false, &err));
+    assert_false(config_read(path, &config, &err));
+    assert_int_equal(err.kind, ERR_CONFIG);
+    unlink(path);
+}
+
 static void destinations_are_split_or_refused(void **state) {
     (void)state;
     struct err err = {0};
@@ -99,6 +113,7 @@ int main(void) {
         cmocka_unit_test(example_file_is_the_table),
         cmocka_unit_test(example_with_keys_uncommented_is_the_defaults),
         cmocka_unit_test(errors_name_file_line_and_key),
+        cmocka_unit_test(a_file_with_nul_is_no_configuration),
         cmocka_unit_test(destinations_are_split_or_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
