@@ -44,8 +44,6 @@ static bool make_folders(const char *out, const char *name, struct err *err) {
 }
 
 static bool write_out(const char *out, const struct artifacts *artifacts, struct err *err) {
-    if (!make_folder(out, err))
-        return false;
     for (size_t index = 0; index < artifacts->count; index++) {
         const struct store_artifact *item = &artifacts->items[index];
         char path[4096];
@@ -79,6 +77,12 @@ static void print_refusals(const struct refusals *refusals) {
         fprintf(stderr, "refused: %s: %s\n", refusal_name(refusals->items[index].code), refusals->items[index].text);
 }
 
+/* What was printed has arrived: a script must not take half a document for a result. */
+static bool flush(struct err *err) {
+    return (fflush(stdout) == 0 && !ferror(stdout)) ||
+           err_set(err, ERR_IO, "cannot write to standard output: %s", strerror(errno));
+}
+
 static int report(const struct request *request, struct engine *engine, struct analysis *analysis,
                   const struct err *failure) {
     struct err err = {0};
@@ -99,6 +103,8 @@ static int report(const struct request *request, struct engine *engine, struct a
     } else if (!failed && !analysis->refusals.count) {
         print_summary(analysis);
     }
+    if (!flush(&err))
+        return command_fail(&command_analyze, &err);
     if (failed)
         return command_fail(&command_analyze, failure);
     print_refusals(&analysis->refusals);
@@ -123,7 +129,7 @@ static int run(int argc, char **argv) {
     struct config config;
     PULMO_SCOPED(file_list_free) struct file_list files = {0};
     struct engine engine;
-    if (!configure(&request, &config, &err) ||
+    if (!configure(&request, &config, &err) || (request.out && !make_folder(request.out, &err)) ||
         !file_list_make((const char *const *)argv, (size_t)count, &files, &err) || !engine_open(&config, &engine, &err))
         return command_fail(&command_analyze, &err);
     struct analysis_run run_of = analysis_run_configured(&config, engine.model);
