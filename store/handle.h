@@ -33,6 +33,8 @@ bool store_random_hex(size_t count, char *out, struct err *err) PULMO_MUST_USE;
 /* Exponential back-off: first_ms doubled attempt - 1 times, at most max_ms. */
 int64_t store_backoff_ms(uint32_t attempt, int64_t first_ms, int64_t max_ms);
 #define STORE_BACKOFF_FIRST_MS 5000
+/* After a refusal by the peer: one whose database restarts refuses for minutes what it takes afterwards. */
+#define STORE_BACKOFF_REFUSED_MS (5 * 60 * 1000)
 #define STORE_BACKOFF_JOB_MAX_MS (10 * 60 * 1000)
 #define STORE_BACKOFF_OUTBOX_MAX_MS (60 * 60 * 1000)
 /* Times that lie further ahead than any lease or wait can reach come from a clock that was set back, and count as over.

@@ -130,7 +130,8 @@ static bool destination_pause(struct store *store, const char *destination, int6
 
 static bool outgoing_requeue(struct store *store, const struct store_outgoing *outgoing, bool transient,
                              const char *why, int64_t now_ms, struct err *err) {
-    int64_t wait_ms = store_backoff_ms(outgoing->attempt, STORE_BACKOFF_FIRST_MS, STORE_BACKOFF_OUTBOX_MAX_MS);
+    int64_t first_ms = transient ? STORE_BACKOFF_FIRST_MS : STORE_BACKOFF_REFUSED_MS;
+    int64_t wait_ms = store_backoff_ms(outgoing->attempt, first_ms, STORE_BACKOFF_OUTBOX_MAX_MS);
     if (transient && !destination_pause(store, outgoing->destination, now_ms, err))
         return false;
     return sql_run(store, "UPDATE outbox SET state = 'queued', lease = NULL, due_ms = ?2, reason = ?3 WHERE id = ?1",

@@ -125,6 +125,28 @@ static void test_refused_by_peer(void **state) {
     assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM audit WHERE content LIKE '%send-dead%'"), 1);
 }
 
+/* A PACS that answers while its database restarts refuses for minutes what it takes afterwards; and what was buried all
+ * the same comes back by hand. */
+static void test_refused_for_minutes(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    int64_t minute_ms = 60 * 1000, now_ms = pulmo_now_ms() + 1000, end_ms = now_ms + 10 * minute_ms;
+    result_for(fixture, "1.2.3", one, 1);
+    for (; now_ms < end_ms; now_ms += 1000) {
+        struct store_outgoing outgoing = take_at(fixture->store, now_ms);
+        if (outgoing.id)
+            assert_good(store_outbox_failed(fixture->store, &outgoing, false, "status 0x0110", now_ms, &err));
+    }
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM outbox WHERE state = 'queued'"), 1);
+    now_ms += 10 * minute_ms;
+    struct store_outgoing last = take_at(fixture->store, now_ms);
+    assert_int_equal(last.attempt, ATTEMPTS_MAX);
+    assert_good(store_outbox_failed(fixture->store, &last, false, "status 0x0110", now_ms, &err));
+    assert_int_equal(take_at(fixture->store, now_ms + DAY_MS).id, 0);
+    assert_good(store_study_requeue(fixture->store, "1.2.3", "uid 0", &err));
+    assert_int_equal(take_at(fixture->store, now_ms).id, last.id);
+}
+
 static void test_clock_back(void **state) {
     struct fixture *fixture = *state;
     struct err err = {0};
@@ -148,8 +170,9 @@ static void test_bad_destinations(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_sent_once),       TEST(test_lost_sender), TEST(test_peer_down_for_a_day), TEST(test_one_peer_down),
-        TEST(test_refused_by_peer), TEST(test_clock_back),  TEST(test_bad_destinations),
+        TEST(test_sent_once),     TEST(test_lost_sender),      TEST(test_peer_down_for_a_day),
+        TEST(test_one_peer_down), TEST(test_refused_by_peer),  TEST(test_refused_for_minutes),
+        TEST(test_clock_back),    TEST(test_bad_destinations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
