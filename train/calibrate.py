@@ -66,7 +66,7 @@ def main():
     scans = len(copies.volumes)
     false = rows[rows[:, 2] == 0]
     logit_min = np.sort(false[:, 0])[::-1][min(int(SURVIVORS * scans), len(false) - 1)]
-    score_min = float(np.clip(1 / (1 + np.exp(-logit_min)), LOOSE[0], 0.3))
+    score_min = float(np.clip(1 / (1 + np.exp(-logit_min)), LOOSE[0], 0.5))
     rows = rows[rows[:, 0] >= np.log(score_min / (1 - score_min))]
     weight = np.where(rows[:, 2] == 1, PREVALENCE * scans / nodules, 1.0)
     a, b, c = fit_logistic(rows[:, :2], rows[:, 2], weight)
