@@ -77,12 +77,6 @@ static void print_refusals(const struct refusals *refusals) {
         fprintf(stderr, "refused: %s: %s\n", refusal_name(refusals->items[index].code), refusals->items[index].text);
 }
 
-/* What was printed has arrived: a script must not take half a document for a result. */
-static bool flush(struct err *err) {
-    return (fflush(stdout) == 0 && !ferror(stdout)) ||
-           err_set(err, ERR_IO, "cannot write to standard output: %s", strerror(errno));
-}
-
 static int report(const struct request *request, struct engine *engine, struct analysis *analysis,
                   const struct err *failure) {
     struct err err = {0};
@@ -103,8 +97,6 @@ static int report(const struct request *request, struct engine *engine, struct a
     } else if (!failed && !analysis->refusals.count) {
         print_summary(analysis);
     }
-    if (!flush(&err))
-        return command_fail(&command_analyze, &err);
     if (failed)
         return command_fail(&command_analyze, failure);
     print_refusals(&analysis->refusals);

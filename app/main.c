@@ -1,5 +1,6 @@
 #include "app/command.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,6 +18,14 @@ static int help(FILE *to) {
     return to == stdout ? EXIT_DONE : EXIT_USAGE;
 }
 
+/* What was printed has arrived: a script must not take half a document, or half an audit trail, for the whole. */
+static int flushed(int status) {
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return status;
+    fprintf(stderr, "pulmo: cannot write to standard output: %s\n", strerror(errno));
+    return EXIT_FAILED;
+}
+
 int main(int argc, char **argv) {
     const char *name = argc > 1 ? argv[1] : "";
     if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help"))
@@ -27,7 +36,7 @@ int main(int argc, char **argv) {
     }
     for (size_t index = 0; index < sizeof commands / sizeof *commands; index++)
         if (!strcmp(name, commands[index]->name))
-            return commands[index]->run(argc - 1, argv + 1);
+            return flushed(commands[index]->run(argc - 1, argv + 1));
     if (*name)
         fprintf(stderr, "pulmo: there is no command %s\n", name);
     return help(stderr);
