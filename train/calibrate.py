@@ -19,7 +19,7 @@ from scan import LOOSE, Pipeline
 
 PREVALENCE = 2.0          # nodules a CT
 OPERATING_FALSE = 1.5     # false positives a CT at the operating point
-SURVIVORS = 12.0          # marks a CT that stage 1 hands on, nodules not counted
+SURVIVORS = 18.0          # marks a copy that stage 1 hands on, nodules not counted
 
 
 def fit_logistic(x, y, weight, ridge=1e-2, rounds=50):
