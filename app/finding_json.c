@@ -14,6 +14,14 @@ static double number_of(const cJSON *object, const char *name) {
     return cJSON_IsNumber(item) ? item->valuedouble : 0;
 }
 
+/* A whole number in [0, max]; what is none, or absent, counts as 0. */
+static uint64_t whole_of(const cJSON *object, const char *name, uint64_t max) {
+    double number = number_of(object, name);
+    return number >= 0 && number <= (double)max ? (uint64_t)number : 0;
+}
+
+#define EXACT_MAX ((uint64_t)1 << 53) /* the largest whole number up to which JSON's doubles are exact */
+
 static void vector_of(const cJSON *object, const char *name, double out[3]) {
     const cJSON *array = cJSON_GetObjectItemCaseSensitive(object, name);
     for (int axis = 0; axis < 3; axis++) {
@@ -48,7 +56,7 @@ static void read_passes(const cJSON *object, struct finding *finding) {
 }
 
 static void read_finding(const cJSON *object, struct finding *finding) {
-    finding->id = (uint32_t)number_of(object, "id");
+    finding->id = (uint32_t)whole_of(object, "id", UINT32_MAX);
     vector_of(object, "center_lps_mm", finding->center_lps_mm);
     vector_of(object, "center_ijk", finding->center_ijk);
     finding->diameter_mm = number_of(object, "diameter_mm");
@@ -81,11 +89,11 @@ bool finding_json_read(const struct bytes *document, struct findings *out, struc
     cJSON_ArrayForEach(item, array) {
         read_finding(item, &findings.items[findings.count++]);
     }
-    *run = (struct analysis_run){.configured_seed = (uint64_t)number_of(json, "seed"),
-                                 .passes = (uint32_t)number_of(json, "passes"),
+    *run = (struct analysis_run){.configured_seed = whole_of(json, "seed", EXACT_MAX),
+                                 .passes = (uint32_t)whole_of(json, "passes", UINT32_MAX),
                                  .dropout = number_of(json, "dropout"),
                                  .operating_point = number_of(json, "operating_point"),
-                                 .created_ms = (int64_t)number_of(json, "created_ms")};
+                                 .created_ms = (int64_t)whole_of(json, "created_ms", EXACT_MAX)};
     *out = findings;
     return true;
 }
