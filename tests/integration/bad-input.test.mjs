@@ -31,6 +31,12 @@ function foreign(port, bytes) {
   });
 }
 
+/** Study Instance UID of a data set in Explicit VR Little Endian. */
+function studyUidOf(dataset) {
+  const at = dataset.indexOf(Buffer.from('20000d005549', 'hex'));
+  return dataset.toString('latin1', at + 8, at + 8 + dataset.readUInt16LE(at + 6)).replace(/\0$/, '');
+}
+
 /** A CT header in Explicit VR Little Endian with what a case says of it, and with this many bytes of pixels. */
 function ctDataset(overrides, pixelBytes) {
   const number = (value) => { const bytes = Buffer.alloc(2); bytes.writeUInt16LE(value); return bytes; };
@@ -146,11 +152,17 @@ await test('bad-input', async (context) => {
   } else console.log(`            no ${interop}: its files were not sent`);
 
   const { ct } = await phantom(context.folder);
+  let studyUid = '';
   for (const file of filesBelow(ct)) {
-    const status = await store(dicomPort, 'PULMO', 'TEST', instanceOf(readFileSync(file), ''));
+    const instance = instanceOf(readFileSync(file), '');
+    const status = await store(dicomPort, 'PULMO', 'TEST', instance);
     assert.equal(status, 0, `${file} is stored`);
+    studyUid = studyUidOf(instance.dataset);
   }
-  await until('the good study is not analysed', 300, () => / worker job done /.test(appliance.log()));
+  await until('the good study is not analysed', 600, () => {
+    const job = new RegExp(` worker job taken job=(\\d+) kind=1 .*study_uid=${studyUid.replaceAll('.', '\\.')}$`, 'm').exec(appliance.log());
+    return job && appliance.log().includes(` worker job done job=${job[1]} `);
+  });
   step('a good study is taken and analysed afterwards');
   console.log(`            peak memory, MiB: ${JSON.stringify(peakMemory(appliance.pid))}`);
 });
