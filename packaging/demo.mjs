@@ -75,6 +75,7 @@ async function main() {
     if (process.env.DEMO_ONCE === '1') return await stop(0);
     say('The browser will warn of the certificate, which was made a moment ago. Ctrl-C ends the demo.');
   } catch (error) {
+    if (stopping) return; // by Ctrl-C: what fails now fails because of it
     console.error(`make demo: ${error.message}`);
     console.error(appliance.log().split('\n').slice(-20).join('\n'));
     await stop(1);
