@@ -33,15 +33,21 @@ export function answers(port, host = '127.0.0.1') {
   });
 }
 
-export function freePort() {
-  return new Promise((resolve, reject) => {
+function listens(port) {
+  return new Promise((resolve) => {
     const server = net.createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address();
-      server.close(() => resolve(port));
-    });
+    server.once('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
   });
+}
+
+/** A port below the ephemeral range: while nobody listens on an ephemeral one, a client that polls it may be given that
+ *  very number as its own end, and then is connected to itself. */
+export async function freePort() {
+  for (;;) {
+    const port = 20000 + Math.floor(Math.random() * 12000);
+    if (await listens(port)) return port;
+  }
 }
 
 /** The port itself where nobody holds it, otherwise any free one. */
