@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
-import { answers, freePort, sleep, until } from '../../packaging/appliance.mjs';
+import { freePort, sleep, until } from '../../packaging/appliance.mjs';
 
 const program = process.env.ORTHANC ?? ['/usr/sbin/Orthanc', '/usr/bin/Orthanc'].find(existsSync);
 
@@ -50,9 +50,10 @@ export class Orthanc {
     this.ended = new Promise((resolve) => this.child.once('exit', resolve));
     let alive = true;
     this.ended.then(() => { alive = false; });
+    // HTTP comes up last. Not a bare connection to the DICOM port: Orthanc 1.10 was seen to die of one while it starts.
     await until('Orthanc does not answer', 60, async () => {
       if (!alive) throw new Error(`Orthanc ended: ${readFileSync(path.join(this.folder, 'orthanc.log'), 'utf8').slice(-800)}`);
-      return (await answers(this.httpPort)) && (await answers(this.dicomPort));
+      return request(this.httpPort, 'GET', '/system').then(({ status }) => status === 200, () => false);
     });
   }
 
