@@ -58,8 +58,10 @@ export class Orthanc {
   }
 
   async stop() {
-    this.child.kill('SIGTERM');
-    await Promise.race([this.ended, sleep(15000).then(() => this.child.kill('SIGKILL'))]);
+    const { child, ended } = this; // of this run: start() makes new ones, which the time-out must not touch
+    child.kill('SIGTERM');
+    if ((await Promise.race([ended.then(() => 'ended'), sleep(15000)])) !== 'ended') child.kill('SIGKILL');
+    await ended;
   }
 
   async get(target) {
