@@ -50,7 +50,7 @@ export class Orthanc {
     this.ended = new Promise((resolve) => this.child.once('exit', resolve));
     let alive = true;
     this.ended.then(() => { alive = false; });
-    // HTTP comes up last. Not a bare connection to the DICOM port: Orthanc 1.10 was seen to die of one while it starts.
+    // HTTP comes up last, and only an answer shows that it is Orthanc who listens.
     await until('Orthanc does not answer', 60, async () => {
       if (!alive) throw new Error(`Orthanc ended: ${readFileSync(path.join(this.folder, 'orthanc.log'), 'utf8').slice(-800)}`);
       return request(this.httpPort, 'GET', '/system').then(({ status }) => status === 200, () => false);
