@@ -129,7 +129,7 @@ bool bytes_read_file(const char *path, size_t size_max, struct bytes *out, struc
     return true;
 }
 
-static bool write_all(int descriptor, const uint8_t *data, size_t size) {
+bool bytes_write_all(int descriptor, const uint8_t *data, size_t size) {
     for (size_t done = 0; done < size;) {
         ssize_t wrote = write(descriptor, data + done, size - done);
         if (wrote < 0 && errno == EINTR)
@@ -161,7 +161,7 @@ bool bytes_write_file(const char *path, const void *data, size_t size, bool dura
     PULMO_SCOPED(close_at) int descriptor = mkostemp(temporary, O_CLOEXEC);
     if (descriptor < 0)
         return err_set(err, kind_of_errno(errno), "cannot create a file beside %s: %s", path, strerror(errno));
-    bool written = write_all(descriptor, data, size) && fchmod(descriptor, 0640) == 0 &&
+    bool written = bytes_write_all(descriptor, data, size) && fchmod(descriptor, 0640) == 0 &&
                    (!durable || fsync(descriptor) == 0) && rename(temporary, path) == 0;
     if (!written) {
         int number = errno;

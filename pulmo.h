@@ -74,6 +74,9 @@ bool bytes_read_file(const char *path, size_t size_max, struct bytes *out, struc
 /* Writes a whole file; durable = file and folder synced, through a temporary name and a rename. */
 bool bytes_write_file(const char *path, const void *data, size_t size, bool durable, struct err *err) PULMO_MUST_USE;
 
+/* Writes size bytes to a descriptor, through short writes and signals; false with errno set. */
+bool bytes_write_all(int descriptor, const uint8_t *data, size_t size);
+
 int64_t pulmo_now_ms(void);       /* wall clock, Unix epoch */
 int64_t pulmo_monotonic_ms(void); /* for durations and deadlines */
 

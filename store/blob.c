@@ -93,18 +93,6 @@ bool blob_present(const char *folder, const char *sha256, int64_t size) {
     return blob_path(folder, sha256, path, NULL) && stat(path, &status) == 0 && status.st_size == size;
 }
 
-static bool write_all(int descriptor, const uint8_t *data, size_t size) {
-    for (size_t done = 0; done < size;) {
-        ssize_t wrote = write(descriptor, data + done, size - done);
-        if (wrote < 0 && errno == EINTR)
-            continue;
-        if (wrote <= 0)
-            return false;
-        done += (size_t)wrote;
-    }
-    return true;
-}
-
 /* A new file in tmp with this content; path receives its name. */
 static bool tmp_write(const char *folder, struct blob_content content, bool sync, char path[BLOB_PATH_SIZE],
                       struct err *err) {
@@ -112,7 +100,7 @@ static bool tmp_write(const char *folder, struct blob_content content, bool sync
     PULMO_SCOPED(descriptor_close_at) int descriptor = mkostemp(path, O_CLOEXEC);
     if (descriptor < 0)
         return fail(err, "cannot make", path);
-    if (write_all(descriptor, content.data, content.size) && fchmod(descriptor, 0640) == 0 &&
+    if (bytes_write_all(descriptor, content.data, content.size) && fchmod(descriptor, 0640) == 0 &&
         (!sync || fsync(descriptor) == 0))
         return true;
     fail(err, "cannot write", path);
