@@ -13,7 +13,7 @@ export PULMO_SHARED=${PULMO_SHARED:-$root/../shared}
 output=$root/build-test
 logs=$output/logs
 jobs=$(nproc)
-stages=(lint release clang asan tsan fuzz train viewer browser integration)
+stages=(lint release clang asan tsan fuzz train viewer browser integration reliability)
 declare -A title=(
     [lint]="format, include direction, calls, length, headers; each linter against its bad samples"
     [release]="gcc, optimised, -Werror; all tests"
@@ -25,6 +25,7 @@ declare -A title=(
     [viewer]="types and bundle of the browser application"
     [browser]="the browser application in headless Chromium"
     [integration]="Orthanc, Pulmo and Chromium: study in, signed report out"
+    [reliability]="real processes killed, starved, overloaded: nothing acknowledged is lost"
 )
 
 note() { printf '%s\t%s %s\n' "$1" "$stage" "$2" >>"$results"; }
@@ -126,6 +127,7 @@ stage_viewer() {
 
 stage_browser() { run_scripts node tests/browser/*.test.mjs; }
 stage_integration() { run_scripts node tests/integration/*.test.mjs; }
+stage_reliability() { run_scripts node tests/reliability/*.test.mjs; }
 
 summary() { # results-file...
     cat "$@" | cut -f1 | sort | uniq -c |
