@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FIELDS_MAX 6
+#define FIELDS_MAX 16
 #define FIELD_SIZE 128 /* a UID has 64 characters, a number fewer */
 #define ROWS_MAX ((size_t)1 << 26)
 
@@ -73,8 +73,30 @@ static bool row_number(const struct lines *lines, const struct row *row, size_t 
     return true;
 }
 
-/* Reads the header: `names` in order; *optional tells whether the last of them is there too. */
-static bool header_read(struct lines *lines, const char *const names[], size_t required, bool *optional,
+/* The columns that a file has beyond the five that every file begins with: optional[n] is named column n. */
+struct columns {
+    const char *const *optional;
+    size_t optional_count;
+    size_t field[FIELDS_MAX]; /* of optional column n; 0 = the file has none */
+    size_t count;             /* fields of every row */
+};
+#define FIXED_COLUMNS 5
+
+static bool column_add(const struct lines *lines, const char *name, struct columns *columns, struct err *err) {
+    for (size_t n = 0; n < columns->optional_count; n++) {
+        if (strcmp(name, columns->optional[n]) != 0)
+            continue;
+        if (columns->field[n])
+            return err_set(err, ERR_INPUT, "%s line %zu: column \"%.40s\" twice", lines->name, lines->number, name);
+        columns->field[n] = columns->count++;
+        return true;
+    }
+    return err_set(err, ERR_INPUT, "%s line %zu: \"%.40s\" is no column that is known", lines->name, lines->number,
+                   name);
+}
+
+/* Reads the header: the fixed names in order, then any of the optional ones in any order. */
+static bool header_read(struct lines *lines, const char *const fixed[FIXED_COLUMNS], struct columns *columns,
                         struct err *err) {
     const char *line = NULL;
     size_t length = 0;
@@ -83,15 +105,17 @@ static bool header_read(struct lines *lines, const char *const names[], size_t r
         return err_set(err, ERR_INPUT, "%s is empty, not even a header", lines->name);
     if (!row_split(lines, line, length, &row, err))
         return false;
-    if (row.count < required || row.count > required + (optional != NULL))
-        return err_set(err, ERR_INPUT, "%s line %zu: a header of %zu fields, expected %zu", lines->name, lines->number,
-                       row.count, required);
-    for (size_t n = 0; n < row.count; n++)
-        if (strcmp(row.field[n], names[n]) != 0)
+    if (row.count < FIXED_COLUMNS)
+        return err_set(err, ERR_INPUT, "%s line %zu: a header of %zu fields, expected at least %d", lines->name,
+                       lines->number, row.count, FIXED_COLUMNS);
+    for (size_t n = 0; n < FIXED_COLUMNS; n++)
+        if (strcmp(row.field[n], fixed[n]) != 0)
             return err_set(err, ERR_INPUT, "%s line %zu: header \"%.40s\" where \"%s\" is expected", lines->name,
-                           lines->number, row.field[n], names[n]);
-    if (optional)
-        *optional = row.count > required;
+                           lines->number, row.field[n], fixed[n]);
+    columns->count = FIXED_COLUMNS;
+    for (size_t n = FIXED_COLUMNS; n < row.count; n++)
+        if (!column_add(lines, row.field[n], columns, err))
+            return false;
     return true;
 }
 
@@ -175,24 +199,55 @@ static bool row_numbers(const struct lines *lines, const struct row *row, double
     return row_number(lines, row, 4, last, err);
 }
 
+/* An optional number: NAN where the file has no such column or the field is empty. */
+static bool optional_number(const struct lines *lines, const struct row *row, size_t field, double *out,
+                            struct err *err) {
+    *out = NAN;
+    return !field || !row->field[field][0] || row_number(lines, row, field, out, err);
+}
+
+/* An optional texture by its name; unknown where the file has none. */
+static bool optional_texture(const struct lines *lines, const struct row *row, size_t field, enum texture *out,
+                             struct err *err) {
+    *out = TEXTURE_UNKNOWN;
+    if (!field || !row->field[field][0])
+        return true;
+    for (enum texture texture = TEXTURE_UNKNOWN; texture <= TEXTURE_GROUND_GLASS; texture++)
+        if (strcmp(row->field[field], texture_name(texture)) == 0) {
+            *out = texture;
+            return true;
+        }
+    return err_set(err, ERR_INPUT, "%s line %zu: \"%.40s\" is no texture", lines->name, lines->number,
+                   row->field[field]);
+}
+
+static bool included_read(const struct lines *lines, const struct row *row, size_t field, bool *out, struct err *err) {
+    const char *text = field ? row->field[field] : "1";
+    if (strcmp(text, "0") != 0 && strcmp(text, "1") != 0)
+        return err_set(err, ERR_INPUT, "%s line %zu: included is \"%.40s\", not 0 or 1", lines->name, lines->number,
+                       text);
+    *out = text[0] == '1';
+    return true;
+}
+
 static bool truth_parse(struct lines lines, struct dataset *out, struct err *err) {
-    static const char *const names[] = {"seriesuid", "coordX", "coordY", "coordZ", "diameter_mm", "included"};
-    bool has_included = false, more = true;
+    static const char *const fixed[] = {"seriesuid", "coordX", "coordY", "coordZ", "diameter_mm"};
+    static const char *const optional[] = {"included", "texture"};
+    struct columns columns = {.optional = optional, .optional_count = 2};
+    bool more = true;
     struct row row;
-    if (!header_read(&lines, names, 5, &has_included, err))
+    if (!header_read(&lines, fixed, &columns, err))
         return false;
     for (;;) {
-        struct truth truth = {.included = true};
-        if (!row_next(&lines, has_included ? 6 : 5, &row, &more, err))
+        struct truth truth = {0};
+        if (!row_next(&lines, columns.count, &row, &more, err))
             return false;
         if (!more)
             return true;
-        if (!row_numbers(&lines, &row, truth.xyz_mm, &truth.diameter_mm, err))
+        if (!row_numbers(&lines, &row, truth.xyz_mm, &truth.diameter_mm, err) ||
+            !included_read(&lines, &row, columns.field[0], &truth.included, err) ||
+            !optional_texture(&lines, &row, columns.field[1], &truth.texture, err))
             return false;
-        if (has_included && strcmp(row.field[5], "0") != 0 && strcmp(row.field[5], "1") != 0)
-            return err_set(err, ERR_INPUT, "%s line %zu: included is \"%.40s\", not 0 or 1", lines.name, lines.number,
-                           row.field[5]);
-        truth.included = !has_included || row.field[5][0] == '1';
         if (!series_find(out, row.field[0], &truth.scan))
             continue;
         struct truth *grown = grow(out->truths, out->truth_count, sizeof *grown, err);
@@ -203,19 +258,33 @@ static bool truth_parse(struct lines lines, struct dataset *out, struct err *err
     }
 }
 
+static bool mark_read(const struct lines *lines, const struct row *row, const struct columns *columns, struct mark *out,
+                      struct err *err) {
+    for (size_t value = 0; value < MARK_VALUES; value++)
+        if (!optional_number(lines, row, columns->field[value], &out->value[value], err))
+            return false;
+    return row_numbers(lines, row, out->xyz_mm, &out->score, err) &&
+           optional_texture(lines, row, columns->field[MARK_VALUES], &out->texture, err);
+}
+
 static bool marks_parse(struct lines lines, struct dataset *out, struct err *err) {
-    static const char *const names[] = {"seriesuid", "coordX", "coordY", "coordZ", "probability"};
+    static const char *const fixed[] = {"seriesuid", "coordX", "coordY", "coordZ", "probability"};
+    static const char *const optional[MARK_VALUES + 1] = {
+        [MARK_DIAMETER_MM] = "diameter_mm",           [MARK_MUTUAL_INFORMATION_NATS] = "mutual_information_nats",
+        [MARK_ENTROPY_NATS] = "entropy_nats",         [MARK_PROBABILITY_LOW] = "probability_low",
+        [MARK_PROBABILITY_HIGH] = "probability_high", [MARK_VALUES] = "texture"};
+    struct columns columns = {.optional = optional, .optional_count = MARK_VALUES + 1};
     bool more = true;
     struct row row;
-    if (!header_read(&lines, names, 5, NULL, err))
+    if (!header_read(&lines, fixed, &columns, err))
         return false;
     for (;;) {
         struct mark mark = {0};
-        if (!row_next(&lines, 5, &row, &more, err))
+        if (!row_next(&lines, columns.count, &row, &more, err))
             return false;
         if (!more)
             return true;
-        if (!row_numbers(&lines, &row, mark.xyz_mm, &mark.score, err))
+        if (!mark_read(&lines, &row, &columns, &mark, err))
             return false;
         if (!series_find(out, row.field[0], &mark.scan))
             continue;

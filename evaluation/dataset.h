@@ -12,10 +12,21 @@ struct truth {
     size_t scan; /* index into series */
     double xyz_mm[3], diameter_mm;
     bool included;
+    enum texture texture;
+};
+enum mark_value { /* the optional columns that are numbers */
+                  MARK_DIAMETER_MM = 0,
+                  MARK_MUTUAL_INFORMATION_NATS,
+                  MARK_ENTROPY_NATS,
+                  MARK_PROBABILITY_LOW,
+                  MARK_PROBABILITY_HIGH,
+                  MARK_VALUES
 };
 struct mark {
     size_t scan;
     double xyz_mm[3], score;
+    double value[MARK_VALUES]; /* NAN where the file does not say */
+    enum texture texture;
 };
 struct dataset {
     char **series; /* sorted; each owned */

@@ -1,8 +1,7 @@
 #include "evaluation/evaluation.h"
-#include "evaluation/froc.h"
-#include "random.h"
+#include "evaluation/bootstrap.h"
+#include "evaluation/candidates.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,29 +9,6 @@
 #define BOOTSTRAP_MAX 100000
 
 /* ---- bootstrap --------------------------------------------------------------------------------------- */
-
-/* How often each scan is drawn in one resample: as many draws as scans, with replacement. */
-static void resample(uint64_t seed, uint32_t sample, size_t scans, uint32_t *weight) {
-    const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
-    memset(weight, 0, scans * sizeof *weight);
-    for (size_t n = 0; n < scans; n += 4) {
-        uint32_t bits[4];
-        random_philox(key, (const uint32_t[4]){(uint32_t)n, (uint32_t)(n >> 32), sample, 0}, bits);
-        for (size_t draw = 0; draw < 4 && n + draw < scans; draw++)
-            weight[((uint64_t)bits[draw] * scans) >> 32]++;
-    }
-}
-
-static int compare_ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static void interval(double *values, size_t count, double *low, double *high) {
-    qsort(values, count, sizeof *values, compare_ascending);
-    *low = values[(size_t)floor(0.025 * (double)count)];
-    *high = values[(size_t)ceil(0.975 * (double)count) - 1];
-}
 
 /* 95 % over scans (REFERENCE 1). Resamples without any nodule say nothing and are left out. */
 static bool bootstrap(const struct outcomes *outcomes, const struct evaluation_config *config, struct evaluation *out,
@@ -44,7 +20,7 @@ static bool bootstrap(const struct outcomes *outcomes, const struct evaluation_c
         return false;
     for (uint32_t sample = 0; sample < config->bootstrap_count; sample++) {
         struct froc_summary summary;
-        resample(config->seed, sample, outcomes->scans, weight);
+        bootstrap_weights(config->seed, sample, outcomes->scans, weight);
         if (!froc_summarise(outcomes, weight, &summary))
             continue;
         for (size_t point = 0; point < EVALUATION_POINTS; point++)
@@ -54,8 +30,8 @@ static bool bootstrap(const struct outcomes *outcomes, const struct evaluation_c
     if (!count)
         return true;
     for (size_t point = 0; point < EVALUATION_POINTS; point++)
-        interval(values + point * rows, count, &out->sensitivity_low[point], &out->sensitivity_high[point]);
-    interval(values + EVALUATION_POINTS * rows, count, &out->cpm_low, &out->cpm_high);
+        bootstrap_interval(values + point * rows, count, &out->sensitivity_low[point], &out->sensitivity_high[point]);
+    bootstrap_interval(values + EVALUATION_POINTS * rows, count, &out->cpm_low, &out->cpm_high);
     return true;
 }
 
@@ -74,10 +50,20 @@ static bool dataset_read(const struct evaluation_config *config, struct dataset 
     return dataset_parse(&text, out, err);
 }
 
+static bool judge_candidates(const struct dataset *dataset, const struct outcomes *outcomes,
+                             const struct evaluation_config *config, struct evaluation *out, struct err *err) {
+    PULMO_SCOPED(candidates_free) struct candidates candidates = {0};
+    return candidates_select(dataset, outcomes, &candidates, err) &&
+           reliability_measure(&candidates, config, &out->reliability, err) &&
+           triage_measure(&candidates, config, &out->triage, err);
+}
+
 bool evaluation_run(const struct evaluation_config *config, struct evaluation *out, struct err *err) {
     PULMO_SCOPED(dataset_free) struct dataset dataset = {0};
     PULMO_SCOPED(outcomes_free) struct outcomes outcomes = {0};
     PULMO_SCOPED(evaluation_free) struct evaluation result = {0};
+    if (!(config->operating_point >= 0 && config->operating_point <= 1))
+        return err_set(err, ERR_INPUT, "an operating point of %g is no probability", config->operating_point);
     if (config->bootstrap_count > BOOTSTRAP_MAX)
         return err_set(err, ERR_LIMIT, "%u resamples are more than %d", config->bootstrap_count, BOOTSTRAP_MAX);
     if (!dataset_read(config, &dataset, err) || !outcomes_match(&dataset, config->max_marks, &outcomes, err))
@@ -96,8 +82,11 @@ bool evaluation_run(const struct evaluation_config *config, struct evaluation *o
     froc_summarise(&outcomes, NULL, &summary);
     memcpy(result.sensitivity, summary.sensitivity, sizeof result.sensitivity);
     result.cpm = summary.cpm;
-    if (!bootstrap(&outcomes, config, &result, err) || !froc_curve(&outcomes, &result, err))
+    if (!bootstrap(&outcomes, config, &result, err) || !froc_curve(&outcomes, &result, err) ||
+        !judge_candidates(&dataset, &outcomes, config, &result, err) ||
+        !diameters_compare(&dataset, &outcomes, &result.diameter, err))
         return false;
+    textures_compare(&dataset, &outcomes, result.texture);
     *out = result;
     result = (struct evaluation){0};
     return true;
@@ -106,5 +95,7 @@ bool evaluation_run(const struct evaluation_config *config, struct evaluation *o
 void evaluation_free(struct evaluation *evaluation) {
     free(evaluation->froc_fp_per_scan);
     free(evaluation->froc_sensitivity);
+    free(evaluation->diameter.mean_mm);
+    free(evaluation->diameter.difference_mm);
     *evaluation = (struct evaluation){0};
 }

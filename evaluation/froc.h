@@ -11,11 +11,22 @@ struct outcome {
     size_t scan;
     bool hit;
 };
+/* What became of a mark. */
+enum verdict {
+    VERDICT_FALSE = 0, /* a false positive */
+    VERDICT_FOUND,     /* the best mark of a nodule, or of several */
+    VERDICT_DUPLICATE, /* a further mark on a nodule that was found */
+    VERDICT_EXCLUDED,  /* on an excluded finding */
+    VERDICT_BEYOND     /* left out by max_marks */
+};
+#define NO_MARK SIZE_MAX
 struct outcomes {
     struct outcome *items; /* owned; highest score first */
     size_t count, scans;
     uint32_t *nodules; /* owned, [scans]: included nodules, found or not */
     size_t hits, false_positives, ignored, duplicates;
+    uint8_t *verdict; /* owned, [marks]: enum verdict */
+    size_t *mark_of;  /* owned, [truths]: the best mark on an included nodule, or NO_MARK */
 };
 bool outcomes_match(const struct dataset *dataset, uint32_t max_marks, struct outcomes *out,
                     struct err *err) PULMO_MUST_USE;

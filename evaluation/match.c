@@ -12,11 +12,11 @@
 struct scan { /* one scan's part of the dataset */
     size_t index;
     const struct truth *truths;
-    size_t truth_count;
+    size_t truth_first, truth_count;
     const struct mark *marks;
-    size_t mark_count;
+    size_t mark_first, mark_count;
     double score_above; /* marks at or below it are left out (max_marks) */
-    uint8_t *spent;     /* [mark_count] */
+    uint8_t *verdict;   /* [mark_count] */
 };
 
 static int compare_descending(const void *a, const void *b) {
@@ -48,43 +48,48 @@ static bool is_hit(const struct truth *truth, const struct mark *mark) {
 }
 
 /* A mark may hit two nodules that overlap: it finds both, and is spent once. */
-static void match_included(const struct scan *scan, const struct truth *truth, struct outcomes *out) {
-    double best = -INFINITY;
-    size_t matches = 0;
+static void match_included(const struct scan *scan, size_t index, struct outcomes *out) {
+    const struct truth *truth = &scan->truths[index];
+    size_t matches = 0, best = NO_MARK;
     for (size_t n = 0; n < scan->mark_count; n++) {
         const struct mark *mark = &scan->marks[n];
-        if (!(mark->score > scan->score_above) || !is_hit(truth, mark))
+        if (scan->verdict[n] == VERDICT_BEYOND || !is_hit(truth, mark))
             continue;
-        best = fmax(best, mark->score);
-        scan->spent[n] = 1;
+        if (best == NO_MARK || mark->score > scan->marks[best].score)
+            best = n;
+        if (scan->verdict[n] != VERDICT_FOUND)
+            scan->verdict[n] = VERDICT_DUPLICATE;
         matches++;
     }
     out->nodules[scan->index]++;
     if (!matches)
         return;
-    out->items[out->count++] = (struct outcome){best, scan->index, true};
+    scan->verdict[best] = VERDICT_FOUND;
+    out->mark_of[scan->truth_first + index] = scan->mark_first + best;
+    out->items[out->count++] = (struct outcome){scan->marks[best].score, scan->index, true};
     out->hits++;
     out->duplicates += matches - 1;
 }
 
 static void match_excluded(const struct scan *scan, const struct truth *truth, struct outcomes *out) {
     for (size_t n = 0; n < scan->mark_count; n++) {
-        const struct mark *mark = &scan->marks[n];
-        if (scan->spent[n] || !(mark->score > scan->score_above) || !is_hit(truth, mark))
+        if (scan->verdict[n] != VERDICT_FALSE || !is_hit(truth, &scan->marks[n]))
             continue;
-        scan->spent[n] = 1;
+        scan->verdict[n] = VERDICT_EXCLUDED;
         out->ignored++;
     }
 }
 
 static void match_scan(const struct scan *scan, struct outcomes *out) {
+    for (size_t n = 0; n < scan->mark_count; n++)
+        scan->verdict[n] = scan->marks[n].score > scan->score_above ? VERDICT_FALSE : VERDICT_BEYOND;
     for (size_t n = 0; n < scan->truth_count; n++) /* included ones come first */
         if (scan->truths[n].included)
-            match_included(scan, &scan->truths[n], out);
+            match_included(scan, n, out);
         else
             match_excluded(scan, &scan->truths[n], out);
     for (size_t n = 0; n < scan->mark_count; n++) {
-        if (scan->spent[n] || !(scan->marks[n].score > scan->score_above))
+        if (scan->verdict[n] != VERDICT_FALSE)
             continue;
         out->items[out->count++] = (struct outcome){scan->marks[n].score, scan->index, false};
         out->false_positives++;
@@ -96,12 +101,15 @@ static int compare_outcomes(const void *a, const void *b) {
     return (x->score < y->score) - (x->score > y->score);
 }
 
-static bool match_all(const struct dataset *dataset, uint32_t max_marks, uint8_t *spent, struct outcomes *out,
-                      struct err *err) {
+static bool match_all(const struct dataset *dataset, uint32_t max_marks, struct outcomes *out, struct err *err) {
     size_t truth = 0, mark = 0;
+    for (size_t n = 0; n < dataset->truth_count; n++)
+        out->mark_of[n] = NO_MARK;
     for (size_t index = 0; index < dataset->series_count; index++) {
         struct scan scan = {.index = index, .truths = dataset->truths + truth, .marks = dataset->marks + mark};
-        scan.spent = spent + mark;
+        scan.truth_first = truth;
+        scan.mark_first = mark;
+        scan.verdict = out->verdict + mark;
         for (; truth < dataset->truth_count && dataset->truths[truth].scan == index; truth++)
             scan.truth_count++;
         for (; mark < dataset->mark_count && dataset->marks[mark].scan == index; mark++)
@@ -116,11 +124,13 @@ static bool match_all(const struct dataset *dataset, uint32_t max_marks, uint8_t
 
 bool outcomes_match(const struct dataset *dataset, uint32_t max_marks, struct outcomes *out, struct err *err) {
     PULMO_SCOPED(outcomes_free) struct outcomes outcomes = {.scans = dataset->series_count};
-    PULMO_SCOPED(pulmo_free_at) uint8_t *spent = pulmo_alloc(dataset->mark_count, 1, err);
     /* every mark at most once, and every nodule once more where one mark finds two */
     outcomes.items = pulmo_alloc(dataset->mark_count + dataset->truth_count, sizeof *outcomes.items, err);
     outcomes.nodules = pulmo_alloc(outcomes.scans, sizeof *outcomes.nodules, err);
-    if (!spent || !outcomes.items || !outcomes.nodules || !match_all(dataset, max_marks, spent, &outcomes, err))
+    outcomes.verdict = pulmo_alloc(dataset->mark_count, sizeof *outcomes.verdict, err);
+    outcomes.mark_of = pulmo_alloc(dataset->truth_count, sizeof *outcomes.mark_of, err);
+    if (!outcomes.items || !outcomes.nodules || !outcomes.verdict || !outcomes.mark_of ||
+        !match_all(dataset, max_marks, &outcomes, err))
         return false;
     *out = outcomes;
     outcomes = (struct outcomes){0};
@@ -130,5 +140,7 @@ bool outcomes_match(const struct dataset *dataset, uint32_t max_marks, struct ou
 void outcomes_free(struct outcomes *outcomes) {
     free(outcomes->items);
     free(outcomes->nodules);
+    free(outcomes->verdict);
+    free(outcomes->mark_of);
     *outcomes = (struct outcomes){0};
 }
