@@ -1,13 +1,14 @@
 # The two commands of the README, `make demo` and `make test`, and what they are made of. CMake builds the C.
 # Each target installs what it lacks from Debian's packages (packaging/install.sh).
 
-.PHONY: build viewer demo test bench clean help packages
+.PHONY: build viewer demo test crash bench clean help packages
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    install what is missing, build, start the appliance, send it a chest CT, show the result'
 	@echo '             DEMO_CT=<folder> sends that CT, DEMO_ONCE=1 ends after the result'
 	@echo 'make test    install what is missing, build and run every test (TESTS="lint release": only these stages)'
+	@echo 'make crash   kill every process before and after each of its durable calls, all of them (the tests do a share)'
 	@echo 'make build   the optimised tool at build/pulmo, the viewer at web/viewer/dist'
 	@echo 'make bench   every benchmark beside its peers'
 	@echo 'make clean   remove what the others made'
@@ -28,6 +29,12 @@ demo: build
 test:
 	@packaging/install.sh build test
 	@tests/run.sh $(TESTS)
+
+crash: build
+	@packaging/install.sh build test
+	@ninja -C build reliability_tools
+	@PULMO_CRASH=full node tests/reliability/crash-matrix.test.mjs
+	@PULMO_KILLS=1000 node tests/reliability/crash-random.test.mjs
 
 bench: build
 	@packaging/install.sh build test

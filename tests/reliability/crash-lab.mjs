@@ -1,0 +1,226 @@
+// Where the crash tests work: a folder in memory where there is one (a SIGKILL leaves the same files on any file system;
+// what a power cut leaves is another test's), lanes that work side by side, each with a data folder, a configuration and a
+// PACS of its own, and the processes of the appliance on them, traced or not.
+
+import assert from 'node:assert/strict';
+import { execFile, spawn } from 'node:child_process';
+import { accessSync, constants, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { answers, freePort, program, pulmo, sleep, until } from '../../packaging/appliance.mjs';
+import { instanceOf } from '../integration/dimse.mjs';
+import { digest } from './crash-instances.mjs';
+
+const run = promisify(execFile);
+const tools = path.join(process.env.PULMO_BUILD ?? path.dirname(program), 'tests', 'reliability');
+export const killAt = path.join(tools, 'kill_at');
+const storeState = path.join(tools, 'store_state');
+/** What kill_at counts, but for what makes files. */
+const STRACED = ['write', 'pwrite64', 'writev', 'pwritev', 'pwritev2', 'copy_file_range', 'sendfile', 'fsync', 'fdatasync',
+  'sync_file_range', 'syncfs', 'sync', 'ftruncate', 'truncate', 'fallocate', 'fchmod', 'rename', 'renameat', 'renameat2', 'link',
+  'linkat', 'unlink', 'unlinkat', 'rmdir'];
+const MEMORY = '/dev/shm';
+const MEMORY_MIN = 2 ** 31;
+
+function inMemory() {
+  try {
+    accessSync(MEMORY, constants.W_OK);
+    const { bavail, bsize } = statfsSync(MEMORY);
+    return bavail * bsize >= MEMORY_MIN;
+  } catch {
+    return false;
+  }
+}
+
+/** A process of the appliance, or a command of the tool, whose log lines can be waited for. */
+export class Process {
+  constructor(command, options = {}) {
+    this.child = spawn(command[0], command.slice(1), { stdio: ['ignore', 'ignore', 'pipe'], ...options });
+    this.log = '';
+    this.alive = true;
+    this.wake = [];
+    this.child.stderr.setEncoding('utf8').on('data', (text) => { this.log += text; this.notify(); });
+    this.ended = new Promise((resolve) => this.child.once('close', (code, signal) => {
+      this.alive = false;
+      resolve(code ?? signal);
+      this.notify();
+    }));
+  }
+
+  notify() { for (const resolve of this.wake.splice(0)) resolve(); }
+
+  /** Until the process says something or ends, at most `ms`. */
+  change(ms) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.wake.push(() => { clearTimeout(timer); resolve(); });
+    });
+  }
+
+  /** The match of a line, or of the `count`th such line; null when the process ended before. */
+  async line(pattern, { count = 1, seconds = 120 } = {}) {
+    const global = new RegExp(pattern, 'g');
+    const deadline = Date.now() + 1000 * seconds;
+    for (;;) {
+      const found = [...this.log.matchAll(global)];
+      if (found.length >= count) return found[count - 1];
+      if (!this.alive) return null;
+      if (Date.now() > deadline) throw new Error(`no line ${pattern} within ${seconds} s:\n${this.log}`);
+      await this.change(1000);
+    }
+  }
+
+  kill() { this.child.kill('SIGKILL'); return this.ended; }
+
+  /** Asks it to end and waits; a process that does not is a failure. */
+  async stop() {
+    if (this.alive) this.child.kill('SIGTERM');
+    const status = await Promise.race([this.ended, sleep(30000).then(() => 'hangs')]);
+    if (status === 'hangs') {
+      await this.kill();
+      throw new Error(`it does not stop:\n${this.log}`);
+    }
+    return status;
+  }
+}
+
+/** DCMTK's storescp. It keeps every object that it was sent in a file of its own, also one that it has already. */
+class Pacs {
+  static async open(folder) {
+    const pacs = new Pacs();
+    pacs.folder = folder;
+    pacs.port = await freePort();
+    mkdirSync(folder, { recursive: true });
+    pacs.process = new Process(['storescp', '--quiet', '-pm', '+xa', '+B', '+uf', '-aet', 'PACS', '-od', folder, String(pacs.port)],
+      { env: { ...process.env, TCP_NODELAY: '1' } });
+    await until('storescp does not listen', 30, () => answers(pacs.port));
+    return pacs;
+  }
+
+  /** What it was sent: [{ uid, content }], content the digest of the data set. */
+  received() {
+    return readdirSync(this.folder).map((name) => {
+      const { sopInstance, dataset } = instanceOf(readFileSync(path.join(this.folder, name)), '');
+      return { uid: sopInstance, content: digest(dataset) };
+    });
+  }
+}
+
+export class Lane {
+  static async open(folder, settings = {}) {
+    const lane = new Lane();
+    lane.folder = folder;
+    lane.data = path.join(folder, 'data');
+    lane.config = path.join(folder, 'pulmo.conf');
+    lane.report = path.join(folder, 'points');
+    mkdirSync(lane.data, { recursive: true });
+    lane.pacs = await Pacs.open(path.join(folder, 'pacs'));
+    const all = {
+      data_folder: lane.data, dicom_port: 0, https_port: 0, dicom_bind: '127.0.0.1', https_bind: '127.0.0.1', quiet_ms: 100,
+      disk_reserve_mb: 16, attempts_max: 100, threads: 1, passes: 2, operating_point: 0.7, dicom_timeout_s: 10,
+      destinations: `PACS@127.0.0.1:${lane.pacs.port}`, ...settings,
+    };
+    writeFileSync(lane.config, Object.entries(all).map(([key, value]) => `${key} = ${value}\n`).join(''));
+    return lane;
+  }
+
+  /** A fresh copy of a prepared data folder and of what the PACS had then; nothing at all without one. */
+  async reset(prepared) {
+    rmSync(this.data, { recursive: true, force: true });
+    for (const name of readdirSync(this.pacs.folder)) rmSync(path.join(this.pacs.folder, name));
+    const own = prepared && (await this.adopt(prepared));
+    if (own) await run('cp', ['-a', '--reflink=auto', path.join(own, 'data'), path.join(own, 'pacs'), this.folder]);
+    else mkdirSync(this.data);
+  }
+
+  /** What waits to be sent waits for a destination by its address: a lane's copy of a prepared folder names the lane's PACS. */
+  async adopt(prepared) {
+    const own = path.join(this.folder, path.basename(prepared));
+    if (existsSync(own)) return own;
+    await run('cp', ['-a', '--reflink=auto', prepared, own]);
+    await this.load(`UPDATE outbox SET destination = 'PACS@127.0.0.1:${this.pacs.port}';`, path.join(own, 'data'));
+    return own;
+  }
+
+  /** trace: undefined = as it is; {} = lists the fault points; { side, point } = kills there; { strace } = a second opinion. */
+  command(command, trace) {
+    if (!trace) return command;
+    // -D: the process itself, not strace, is our child and gets our signals
+    if (trace.strace) return ['strace', '-D', '-f', '-qq', '-y', '-e', `trace=${STRACED.join(',')}`, '-e', 'signal=none', '-o', this.report, ...command];
+    return [killAt, this.data, this.report, ...(trace.point ? [trace.side, String(trace.point)] : []), ...command];
+  }
+
+  start(only, trace) {
+    return new Process(this.command([program, 'serve', '-c', this.config, '--only', only], trace));
+  }
+
+  /** The points of the last trace, as [call, path]; what ended it. */
+  points() {
+    const lines = readFileSync(this.report, 'utf8').trim().split('\n');
+    const last = lines.pop();
+    return { points: lines.map((line) => line.split(' ').slice(1)), killed: last.startsWith('killed'), last };
+  }
+
+  /** How many calls strace saw that write, sync, rename, cut or remove files of the data folder. */
+  straced() {
+    return readFileSync(this.report, 'utf8').split('\n').filter((line) => line.includes(this.data) && !line.includes(' resumed>')).length;
+  }
+
+  async state() {
+    return JSON.parse((await run(storeState, [this.data], { maxBuffer: 64 << 20 })).stdout);
+  }
+
+  /** Runs SQL on the database, which is made when there is none: for a store of a former version. */
+  async load(sql, data = this.data) {
+    const file = path.join(this.folder, 'load.sql');
+    writeFileSync(file, sql);
+    await run(storeState, [data, 'load', file]);
+  }
+
+  verifyAudit() { return pulmo('audit', 'verify', '-c', this.config); }
+}
+
+export class Lab {
+  static async open(count, settings, { memory = true } = {}) {
+    const lab = new Lab();
+    lab.folder = mkdtempSync(path.join(memory && inMemory() ? MEMORY : tmpdir(), 'pulmo-crash-'));
+    process.once('exit', () => { if (!lab.kept) rmSync(lab.folder, { recursive: true, force: true }); });
+    lab.lanes = [];
+    for (let index = 0; index < count; index++) lab.lanes.push(await Lane.open(path.join(lab.folder, `lane-${index}`), settings));
+    return lab;
+  }
+
+  /** Keeps what a lane and its PACS hold as a prepared folder. */
+  async keep(lane, name) {
+    const folder = path.join(this.folder, name);
+    mkdirSync(folder);
+    await run('cp', ['-a', '--reflink=auto', lane.data, lane.pacs.folder, folder]);
+    return folder;
+  }
+
+  async close({ keep = false } = {}) {
+    this.kept = keep;
+    for (const { pacs } of this.lanes) await pacs.process.kill();
+    if (!keep) rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+/** Why the tests cannot run here, or null. */
+export async function missing({ trace = true } = {}) {
+  if (!existsSync(program)) throw new Error(`${program} is not built`);
+  if (!existsSync(killAt)) throw new Error(`${killAt} is not built (ninja reliability_tools)`);
+  if ((await run('storescp', ['--version']).catch(() => null)) === null) return 'storescp is not installed';
+  if (!trace) return null;
+  if ((await run('strace', ['--version']).catch(() => null)) === null) return 'strace is not installed';
+  const folder = mkdtempSync(path.join(tmpdir(), 'pulmo-trace-'));
+  try {
+    await run(killAt, [folder, path.join(folder, '.report'), '/bin/true']);
+    return null;
+  } catch (error) {
+    assert.equal(error.code, 77, error.message);
+    return 'tracing (ptrace) is not allowed here';
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
