@@ -85,7 +85,14 @@ static const struct config_key keys[] = {
     {"body_mb_max", KIND_INTEGER, FIELD(body_mb_max), "4", 1, 1024, "Largest body of an HTTPS request, in MiB."},
     {"request_deadline_s", KIND_INTEGER, FIELD(request_deadline_s), "30", 1, 3600,
      "A request that is not complete after so long is closed, in seconds."},
+    {"keep_alive_s", KIND_INTEGER, FIELD(keep_alive_s), "60", 1, 3600,
+     "An HTTPS connection that rests between two requests is closed after so long, in seconds."},
     {"connections_max", KIND_INTEGER, FIELD(connections_max), "256", 8, 65535, "HTTPS connections at one time."},
+    {"connections_max_an_address", KIND_INTEGER, FIELD(connections_max_an_address), "64", 0, 65535,
+     "HTTPS connections of one IPv4 address, or one /64 of IPv6, at one time; 0 = no limit of its own."},
+    {"https_proxies", KIND_TEXT, FIELD(https_proxies), "", 0, 0,
+     "Addresses of reverse proxies, comma-separated: without that limit; the last address in their X-Forwarded-For is "
+     "the client's in the audit trail and for failed logins."},
     {"organization", KIND_TEXT, FIELD(organization), "Not specified", 0, 0,
      "The verifying organization in signed reports."},
 };

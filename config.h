@@ -29,7 +29,8 @@ struct config {
     char destination_tls_ca[CONFIG_TEXT_SIZE];
     /* web */
     char https_bind[64], https_certificate[CONFIG_TEXT_SIZE], https_key[CONFIG_TEXT_SIZE];
-    int64_t https_port, body_mb_max, request_deadline_s, connections_max;
+    int64_t https_port, body_mb_max, request_deadline_s, keep_alive_s, connections_max, connections_max_an_address;
+    char https_proxies[CONFIG_LIST_SIZE];
     char organization[64];
 };
 

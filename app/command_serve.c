@@ -1,4 +1,5 @@
 #include "app/command.h"
+#include "app/descriptors.h"
 #include "app/processes.h"
 #include "app/stop.h"
 #include "log.h"
@@ -35,6 +36,7 @@ static int run(int argc, char **argv) {
     if (!command_config(config_path, &config, &err))
         return command_fail(&command_serve, &err);
     stop_on_signals();
+    descriptors_raise();
     if (only)
         return run_only(only, &config);
     char program[4096] = "";

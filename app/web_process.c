@@ -25,7 +25,10 @@ bool web_run(const struct config *config, struct err *err) {
         .store = &store,
         .body_bytes_max = (size_t)config->body_mb_max << 20,
         .request_deadline_s = (int)config->request_deadline_s,
+        .keep_alive_s = (int)config->keep_alive_s,
         .connections_max = (uint32_t)config->connections_max,
+        .connections_max_an_origin = (uint32_t)config->connections_max_an_address,
+        .proxies = config->https_proxies,
     };
     struct web_server *server = web_start(&web, err);
     if (!server)

@@ -4,13 +4,16 @@
 #include "tests/web_fixture.h"
 
 #include <openssl/x509v3.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 
 static int set_up(void **state) {
     struct web_fixture *fixture = calloc(1, sizeof *fixture);
     assert_non_null(fixture);
     web_open(fixture, NULL);
     fixture->web_config.request_deadline_s = 1;
+    fixture->web_config.keep_alive_s = 3;
     fixture->web_config.connections_max = 8;
     web_serve(fixture);
     *state = fixture;
@@ -292,6 +295,90 @@ static void test_idle_connection_lives_on(void **state) {
     client_free(&client);
 }
 
+static struct web_client client_at_rest(void **state) {
+    static const char request[] = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    struct web_client client = client_of(state);
+    assert_true(client_dial(&client));
+    client_write(&client, request);
+    assert_int_equal(client_status(client_read(&client)), 200);
+    return client;
+}
+
+/* After an answer a record of TLS that never ends is no request, but no rest without end either. */
+static void test_endless_record_is_cut_off(void **state) {
+    static const unsigned char head[] = {23, 3, 3, 64, 0};
+    struct web_client client = client_at_rest(state);
+    int64_t start_ms = pulmo_monotonic_ms();
+    bool alive = write(client.descriptor, head, sizeof head) == sizeof head;
+    while (alive && pulmo_monotonic_ms() - start_ms < 8000) {
+        usleep(100000);
+        alive = write(client.descriptor, "", 1) == 1;
+    }
+    assert_false(alive);
+    assert_true(pulmo_monotonic_ms() - start_ms >= 2900);
+    client_free(&client);
+}
+
+/* A newcomer takes the place of the connection that rests the longest. */
+static void test_resting_connections_make_room(void **state) {
+    struct web_client held[8], client = client_of(state);
+    for (size_t index = 0; index < 8; index++)
+        held[index] = client_at_rest(state);
+    int64_t start_ms = pulmo_monotonic_ms();
+    assert_int_equal(client_status(client_get(&client, "/")), 200);
+    assert_true(pulmo_monotonic_ms() - start_ms < 800);
+    for (size_t index = 0; index < 8; index++)
+        client_free(&held[index]);
+    client_free(&client);
+}
+
+static void serve_with(struct web_fixture *fixture, uint32_t share, const char *proxies) {
+    web_stop(fixture->server);
+    fixture->web_config.connections_max_an_origin = share;
+    fixture->web_config.proxies = proxies;
+    web_serve(fixture);
+}
+
+/* The fourth of one address is closed at once, so that the next address finds room; a proxy's is not. */
+static void test_origin_has_its_share(void **state) {
+    struct web_fixture *fixture = *state;
+    for (int is_proxy = 0; is_proxy < 2; is_proxy++) {
+        serve_with(fixture, 3, is_proxy ? "10.0.0.1, 127.0.0.1" : "10.0.0.1");
+        int held[4];
+        for (size_t index = 0; index < 4; index++)
+            held[index] = client_socket(web_port(fixture->server));
+        int64_t start_ms = pulmo_monotonic_ms();
+        char byte = 0;
+        assert_true(read(held[3], &byte, 1) <= 0);
+        int64_t took_ms = pulmo_monotonic_ms() - start_ms;
+        assert_true(is_proxy ? took_ms >= 900 : took_ms < 500);
+        for (size_t index = 0; index < 4; index++)
+            close(held[index]);
+    }
+    serve_with(fixture, 0, NULL);
+}
+
+/* Without descriptors accepting pauses, and goes on when there are some again. */
+static void test_no_descriptors(void **state) {
+    struct web_client client = client_of(state);
+    struct rlimit before, few;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    int last = client_socket(client.port);
+    few = before;
+    few.rlim_cur = (rlim_t)last + 1;
+    usleep(100000); /* the server's end of it is open now */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    close(last);
+    int waiting = client_socket(client.port); /* takes the number, so that accept() finds none */
+    clock_t spent = clock();
+    usleep(600000);
+    assert_true(clock() - spent < CLOCKS_PER_SEC / 5); /* it does not spin */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    close(waiting);
+    assert_int_equal(client_status(client_get(&client, "/")), 200);
+    client_free(&client);
+}
+
 /* Connections beyond the limit wait; the deadline of those that hold the slots lets them in. */
 static void test_connections_are_limited(void **state) {
     const struct web_fixture *fixture = *state;
@@ -370,6 +457,10 @@ int main(void) {
         cmocka_unit_test(test_slow_sender_is_cut_off),
         cmocka_unit_test(test_silent_peers_are_cut_off),
         cmocka_unit_test(test_idle_connection_lives_on),
+        cmocka_unit_test(test_endless_record_is_cut_off),
+        cmocka_unit_test(test_resting_connections_make_room),
+        cmocka_unit_test(test_origin_has_its_share),
+        cmocka_unit_test(test_no_descriptors),
         cmocka_unit_test(test_connections_are_limited),
         cmocka_unit_test(test_aborted_connections),
         cmocka_unit_test(test_stop_with_open_connections),

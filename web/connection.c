@@ -1,19 +1,25 @@
 #include "web/connection.h"
 #include "log.h"
 
+#include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent_ssl.h>
 #include <event2/event.h>
+#include <netinet/in.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #define SWEEP_MS 250
 
 struct connection {
-    struct connection *next, *before;
+    struct connection *next, *before; /* the newest first */
     struct connection_pool *pool;
     struct bufferevent *stream;
-    int64_t begun_ms; /* of the request under way, monotonic; 0 = idle */
+    int64_t due_ms; /* monotonic: it is cut off then, whatever its peer sends meanwhile */
+    bool is_busy;   /* with its handshake or a request; else it rests between two */
+    bool is_counted, is_cut;
+    struct in6_addr origin; /* of whom it is counted */
 };
 
 struct connection_pool {
@@ -23,9 +29,97 @@ struct connection_pool {
     struct connection *first;
     uint32_t count;
     struct evconnlistener *listener;
-    struct event *sweep;
+    struct event *sweep, *arrivals;
     int ssl_index; /* of a connection in its SSL object */
 };
+
+/* ---- too many ---------------------------------------------------------------------------------------- */
+
+/* Shut, not freed: evhttp owns the stream, and frees it when it sees the end. */
+static void cut(struct connection *connection) {
+    connection->is_cut = true;
+    shutdown(bufferevent_getfd(connection->stream), SHUT_RDWR);
+}
+
+/* The one that rests the longest, of an origin or of all (NULL): a browser that finds it closed opens another. */
+static struct connection *longest_at_rest(const struct connection_pool *pool, const struct in6_addr *origin) {
+    struct connection *longest = NULL;
+    for (struct connection *item = pool->first; item; item = item->next) {
+        if (item->is_busy || item->is_cut || (origin && memcmp(&item->origin, origin, sizeof *origin) != 0))
+            continue;
+        if (!longest || item->due_ms < longest->due_ms)
+            longest = item;
+    }
+    return longest;
+}
+
+static bool is_full(const struct connection_pool *pool) {
+    return pool->count >= pool->limits.connections_max;
+}
+
+/* A full pool lets go of one at rest; where all are busy, their deadlines make room. */
+static void make_room(struct connection_pool *pool) {
+    struct connection *victim = is_full(pool) ? longest_at_rest(pool, NULL) : NULL;
+    if (victim)
+        cut(victim);
+}
+
+static void listen_again(struct connection_pool *pool) {
+    if (pool->listener && !is_full(pool))
+        evconnlistener_enable(pool->listener);
+}
+
+/* IPv4 as mapped. Zero when the peer is gone already. */
+static struct in6_addr peer_of(int descriptor) {
+    struct sockaddr_storage address = {0};
+    struct in6_addr peer = {0};
+    socklen_t size = sizeof address;
+    if (getpeername(descriptor, (struct sockaddr *)&address, &size) != 0)
+        return peer;
+    if (address.ss_family == AF_INET) {
+        peer.s6_addr[10] = peer.s6_addr[11] = 0xFF;
+        memcpy(peer.s6_addr + 12, &((const struct sockaddr_in *)&address)->sin_addr, 4);
+    } else if (address.ss_family == AF_INET6)
+        peer = ((const struct sockaddr_in6 *)&address)->sin6_addr;
+    return peer;
+}
+
+/* Of IPv6 the /64, since that is what one site is given at least (RFC 6177). */
+static struct in6_addr origin_of(struct in6_addr peer) {
+    if (!IN6_IS_ADDR_V4MAPPED(&peer))
+        memset(peer.s6_addr + 8, 0, 8);
+    return peer;
+}
+
+static uint32_t count_of(const struct connection_pool *pool, const struct in6_addr *origin) {
+    uint32_t count = 0;
+    for (const struct connection *item = pool->first; item; item = item->next)
+        count += item->is_counted && !item->is_cut && memcmp(&item->origin, origin, sizeof *origin) == 0;
+    return count;
+}
+
+static void count_in(struct connection *connection) {
+    struct connection_pool *pool = connection->pool;
+    struct in6_addr peer = peer_of(bufferevent_getfd(connection->stream));
+    connection->is_counted = true;
+    connection->origin = origin_of(peer);
+    if (proxies_have(pool->limits.proxies, &peer) ||
+        count_of(pool, &connection->origin) <= pool->limits.connections_max_an_origin)
+        return;
+    struct connection *victim = longest_at_rest(pool, &connection->origin);
+    cut(victim ? victim : connection);
+}
+
+/* evhttp gives a new stream its socket only after connection_accept returned, so its peer is looked at here. */
+static void on_arrivals(evutil_socket_t descriptor, short what, void *context) {
+    (void)descriptor, (void)what;
+    const struct connection_pool *pool = context;
+    struct connection *oldest = NULL;
+    for (struct connection *item = pool->first; item && !item->is_counted; item = item->next)
+        oldest = item;
+    for (struct connection *item = oldest; item; item = item->before)
+        count_in(item);
+}
 
 /* ---- beginning and end ------------------------------------------------------------------------------- */
 
@@ -34,8 +128,11 @@ static void link_in(struct connection_pool *pool, struct connection *connection)
     if (pool->first)
         pool->first->before = connection;
     pool->first = connection;
-    if (++pool->count >= pool->limits.connections_max && pool->listener)
+    pool->count++;
+    event_active(pool->arrivals, EV_TIMEOUT, 1);
+    if (is_full(pool) && pool->listener)
         evconnlistener_disable(pool->listener);
+    make_room(pool);
 }
 
 static void link_out(struct connection_pool *pool, struct connection *connection) {
@@ -45,8 +142,14 @@ static void link_out(struct connection_pool *pool, struct connection *connection
         connection->before->next = connection->next;
     else
         pool->first = connection->next;
-    if (--pool->count < pool->limits.connections_max && pool->listener)
-        evconnlistener_enable(pool->listener);
+    pool->count--;
+    listen_again(pool);
+}
+
+static void set_busy(struct connection *connection, bool is_busy) {
+    const struct connection_limits *limits = &connection->pool->limits;
+    connection->is_busy = is_busy;
+    connection->due_ms = pulmo_monotonic_ms() + (is_busy ? limits->deadline_ms : limits->rest_ms);
 }
 
 static void on_ssl_free(void *parent, void *item, CRYPTO_EX_DATA *data, int index, long number, void *pointer) {
@@ -61,8 +164,8 @@ static void on_ssl_free(void *parent, void *item, CRYPTO_EX_DATA *data, int inde
 static void on_input(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *context) {
     (void)buffer;
     struct connection *connection = context;
-    if (info->n_added > 0 && connection->begun_ms == 0)
-        connection->begun_ms = pulmo_monotonic_ms();
+    if (info->n_added > 0 && !connection->is_busy)
+        set_busy(connection, true);
 }
 
 /* A stream over a new SSL object that carries its connection; NULL when memory is short. */
@@ -80,7 +183,8 @@ static struct bufferevent *stream_new(struct connection_pool *pool) {
         free(connection);
         return NULL;
     }
-    *connection = (struct connection){.pool = pool, .stream = stream, .begun_ms = pulmo_monotonic_ms()};
+    *connection = (struct connection){.pool = pool, .stream = stream};
+    set_busy(connection, true);
     link_in(pool, connection);
     bufferevent_openssl_set_allow_dirty_shutdown(stream, 1);
     evbuffer_add_cb(bufferevent_get_input(stream), on_input, connection);
@@ -111,7 +215,7 @@ static void on_answered(struct evhttp_request *request, void *context) {
     (void)request;
     struct connection *connection = context;
     bool pipelined = evbuffer_get_length(bufferevent_get_input(connection->stream)) > 0;
-    connection->begun_ms = pipelined ? pulmo_monotonic_ms() : 0;
+    set_busy(connection, pipelined);
 }
 
 bool connection_track(struct evhttp_request *request) {
@@ -121,20 +225,23 @@ bool connection_track(struct evhttp_request *request) {
     return connection != NULL;
 }
 
-/* Shut, not freed: evhttp owns the stream, and frees it when it sees the end. */
+/* A resting connection is cut off too: evhttp's own timeout starts again with every byte of a record that never ends.
+ */
 static void on_sweep(evutil_socket_t descriptor, short what, void *context) {
     (void)descriptor, (void)what;
     struct connection_pool *pool = context;
     int64_t now_ms = pulmo_monotonic_ms();
     for (struct connection *connection = pool->first; connection; connection = connection->next)
-        if (connection->begun_ms && now_ms - connection->begun_ms > pool->limits.deadline_ms)
-            shutdown(bufferevent_getfd(connection->stream), SHUT_RDWR);
+        if (!connection->is_cut && now_ms > connection->due_ms)
+            cut(connection);
+    make_room(pool);
+    listen_again(pool);
 }
 
 size_t connection_pool_busy(const struct connection_pool *pool) {
     size_t busy = 0;
     for (const struct connection *connection = pool->first; connection; connection = connection->next)
-        busy += connection->begun_ms != 0;
+        busy += connection->is_busy;
     return busy;
 }
 
@@ -148,8 +255,9 @@ struct connection_pool *connection_pool_new(struct event_base *base, SSL_CTX *tl
     *pool = (struct connection_pool){.base = base, .tls = tls, .limits = limits};
     pool->ssl_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, on_ssl_free);
     pool->sweep = event_new(base, -1, EV_PERSIST, on_sweep, pool);
+    pool->arrivals = event_new(base, -1, 0, on_arrivals, pool);
     const struct timeval interval = {.tv_usec = SWEEP_MS * 1000};
-    if (pool->ssl_index < 0 || SSL_CTX_set_app_data(tls, pool) != 1 || !pool->sweep ||
+    if (pool->ssl_index < 0 || SSL_CTX_set_app_data(tls, pool) != 1 || !pool->sweep || !pool->arrivals ||
         event_add(pool->sweep, &interval) != 0) {
         connection_pool_stop(pool);
         connection_pool_free(pool);
@@ -163,7 +271,9 @@ void connection_pool_stop(struct connection_pool *pool) {
     pool->listener = NULL;
     if (pool->sweep)
         event_free(pool->sweep);
-    pool->sweep = NULL;
+    if (pool->arrivals)
+        event_free(pool->arrivals);
+    pool->sweep = pool->arrivals = NULL;
 }
 
 void connection_pool_free(struct connection_pool *pool) {
@@ -174,6 +284,15 @@ void connection_pool_free(struct connection_pool *pool) {
     free(pool);
 }
 
+/* Without descriptors, say: the connection stays in the kernel's queue, so accepting again at once would spin. */
+static void on_accept_error(struct evconnlistener *listener, void *context) {
+    (void)context; /* evhttp's */
+    log_event(LOG_WARNING, "web", "accept-failed", "reason=\"%s\" again_in_ms=%d", strerror(errno), SWEEP_MS);
+    evconnlistener_disable(listener);
+}
+
 void connection_pool_watch(struct connection_pool *pool, struct evconnlistener *listener) {
     pool->listener = listener;
+    if (listener)
+        evconnlistener_set_error_cb(listener, on_accept_error);
 }

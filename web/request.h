@@ -11,6 +11,7 @@
 #define REQUEST_PARAMETER_SIZE 160
 
 struct access_notes;
+struct proxies;
 struct static_files;
 struct throttle;
 
@@ -20,12 +21,14 @@ struct web_context {
     const struct static_files *files;
     struct access_notes *notes;
     struct throttle *throttle;
+    const struct proxies *proxies;
 };
 
 struct request {
     const struct web_context *web;
     struct evhttp_request *http;
-    const char *path, *address;                                      /* borrowed from http */
+    const char *path;                                                /* borrowed from http */
+    const char *address;                                             /* of the client; borrowed from the route */
     char parameters[REQUEST_PARAMETERS_MAX][REQUEST_PARAMETER_SIZE]; /* what the route's stars matched */
     struct store_user user;                                          /* empty name: nobody is logged in */
     char token[65];                                                  /* of the session */

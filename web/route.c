@@ -2,6 +2,7 @@
 #include "web/access.h"
 #include "web/api.h"
 #include "web/connection.h"
+#include "web/proxies.h"
 #include "web/reply.h"
 #include "web/session.h"
 #include "web/static_files.h"
@@ -10,6 +11,7 @@
 #include <event2/keyvalq_struct.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 enum role {
     ROLE_NOBODY = 0, /* the route needs no login */
@@ -174,11 +176,21 @@ static bool answer(struct request *request, int *status, struct err *err) {
     return route->handler(request, err);
 }
 
-static const char *address_of(struct evhttp_request *http) {
+/* The last line of that name: some proxies merge theirs with the client's, others add one. */
+static const char *last_header(struct evhttp_request *http, const char *name) {
+    const char *value = NULL;
+    for (const struct evkeyval *line = evhttp_request_get_input_headers(http)->tqh_first; line;
+         line = line->next.tqe_next)
+        if (strcasecmp(line->key, name) == 0)
+            value = line->value;
+    return value;
+}
+
+static void read_address(const struct web_context *web, struct evhttp_request *http, char out[PROXIES_ADDRESS_SIZE]) {
     char *address = NULL;
     ev_uint16_t port = 0;
     evhttp_connection_get_peer(evhttp_request_get_connection(http), &address, &port);
-    return address ? address : "";
+    proxies_client(web->proxies, address ? address : "", last_header(http, "X-Forwarded-For"), out);
 }
 
 void route_request(struct evhttp_request *http, void *context) {
@@ -188,8 +200,9 @@ void route_request(struct evhttp_request *http, void *context) {
     }
     const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(http);
     const char *path = uri ? evhttp_uri_get_path(uri) : NULL;
-    struct request request = {
-        .web = context, .http = http, .path = path && *path ? path : "/", .address = address_of(http)};
+    char address[PROXIES_ADDRESS_SIZE];
+    read_address(context, http, address);
+    struct request request = {.web = context, .http = http, .path = path && *path ? path : "/", .address = address};
     struct err err = {0};
     int status = 0;
     if (!answer(&request, &status, &err) && err.kind != ERR_NONE)

@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #define HEADER_BYTES_MAX (16 << 10)
-#define IDLE_S 60 /* between two requests of a connection; also between two bytes */
+#define KEEP_ALIVE_S 60
 #define STOP_MS 2000
 #define STOP_TICK_MS 20
 
@@ -30,6 +30,7 @@ struct web_server {
     struct evhttp_bound_socket *socket;
     SSL_CTX *tls;
     struct connection_pool *pool;
+    struct proxies *proxies;
     struct static_files *files;
     struct web_context context;
     struct event *stop;  /* readable when web_stop was called */
@@ -65,6 +66,10 @@ static void on_stop(evutil_socket_t descriptor, short what, void *context) {
 
 /* ---- starting ---------------------------------------------------------------------------------------- */
 
+static int keep_alive_s(const struct web_config *config) {
+    return config->keep_alive_s > 0 ? config->keep_alive_s : KEEP_ALIVE_S;
+}
+
 static bool open_base(struct web_server *server, const struct web_config *config, struct err *err) {
     server->base = event_base_new();
     server->http = server->base ? evhttp_new(server->base) : NULL;
@@ -74,8 +79,12 @@ static bool open_base(struct web_server *server, const struct web_config *config
     server->stop = event_new(server->base, server->stop_descriptor, EV_READ | EV_PERSIST, on_stop, server);
     if (!server->stop || event_add(server->stop, NULL) != 0)
         return err_set(err, ERR_INTERNAL, "cannot watch for the stop of the web server");
+    const uint32_t share = config->connections_max_an_origin;
     const struct connection_limits limits = {.connections_max = config->connections_max,
-                                             .deadline_ms = (int64_t)config->request_deadline_s * 1000};
+                                             .connections_max_an_origin = share ? share : config->connections_max,
+                                             .deadline_ms = (int64_t)config->request_deadline_s * 1000,
+                                             .rest_ms = (int64_t)keep_alive_s(config) * 1000,
+                                             .proxies = server->proxies};
     server->pool = connection_pool_new(server->base, server->tls, limits, err);
     return server->pool != NULL;
 }
@@ -87,7 +96,8 @@ static void set_up_http(struct web_server *server, const struct web_config *conf
     evhttp_set_allowed_methods(server->http, EVHTTP_REQ_GET | EVHTTP_REQ_POST);
     evhttp_set_max_headers_size(server->http, HEADER_BYTES_MAX);
     evhttp_set_max_body_size(server->http, (ev_ssize_t)body_max);
-    evhttp_set_timeout(server->http, IDLE_S);
+    /* Between two bytes; the pool's own limits are shorter or absolute. */
+    evhttp_set_timeout(server->http, keep_alive_s(config) + config->request_deadline_s);
     /* So that a sender of too much reads the 413 before the connection ends. */
     evhttp_set_flags(server->http, EVHTTP_SERVER_LINGERING_CLOSE);
 }
@@ -139,7 +149,11 @@ static bool start(struct web_server *server, const struct web_config *config, st
     server->tls = server->files ? tls_context_new(config->certificate_file, config->key_file, err) : NULL;
     if (!server->tls)
         return false;
+    server->proxies = proxies_new(config->proxies, err);
+    if (!server->proxies)
+        return false;
     server->context.files = server->files;
+    server->context.proxies = server->proxies;
     server->context.notes = access_notes_new(err);
     server->context.throttle = server->context.notes ? throttle_new(err) : NULL;
     server->context.store = server->context.throttle ? store_open(config->store, err) : NULL;
@@ -195,5 +209,6 @@ void web_stop(struct web_server *server) {
     throttle_free(server->context.throttle);
     access_notes_free(server->context.notes);
     static_files_free(server->files);
+    proxies_free(server->proxies);
     free(server);
 }

@@ -15,7 +15,10 @@ struct web_config {
     const struct store_config *store;
     size_t body_bytes_max;
     int request_deadline_s; /* absolute, from the first byte */
+    int keep_alive_s;       /* how long a connection may rest between two requests; 0 = a minute */
     uint32_t connections_max;
+    uint32_t connections_max_an_origin; /* of one IPv4 address or IPv6 /64; 0 = no such limit */
+    const char *proxies;                /* addresses of reverse proxies, comma-separated: not limited, believed */
 };
 struct web_server;
 /* Starts the server on a thread of its own. */
