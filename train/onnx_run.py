@@ -103,23 +103,29 @@ OPERATORS = {
 }
 
 
+def nodes_run(nodes, known, masks=None):
+    """name -> tensor: what is known and what the nodes make of it. Gradients flow where autograd is on."""
+    values, masks = dict(known), list(masks or [])
+    for node in nodes:
+        has = attributes(node)
+        args = [values[n] if n else None for n in node.input]
+        if node.op_type == "Constant":
+            got = torch.from_numpy(numpy_helper.to_array(has["value"]).copy())
+        elif node.op_type == "Dropout":
+            got = args[0] * masks.pop(0) / (1 - args[1]) if masks else args[0]
+        else:
+            got = OPERATORS[node.op_type](*args, **has)
+        for name, value in zip(node.output, got if isinstance(got, tuple) else (got,)):
+            values[name] = value
+    return values
+
+
 def run(model, inputs, masks=None):
     """name -> tensor of every output. masks: keep-masks (0/1) of the Dropout nodes in the order of
     the graph; without them Dropout passes its input through."""
-    values = dict(inputs)
+    known = dict(inputs)
     for t in model.graph.initializer:
-        values[t.name] = torch.from_numpy(numpy_helper.to_array(t).copy())
-    masks = list(masks or [])
+        known[t.name] = torch.from_numpy(numpy_helper.to_array(t).copy())
     with torch.no_grad():
-        for node in model.graph.node:
-            has = attributes(node)
-            args = [values[n] if n else None for n in node.input]
-            if node.op_type == "Constant":
-                got = torch.from_numpy(numpy_helper.to_array(has["value"]).copy())
-            elif node.op_type == "Dropout":
-                got = args[0] * masks.pop(0) / (1 - args[1]) if masks else args[0]
-            else:
-                got = OPERATORS[node.op_type](*args, **has)
-            for name, value in zip(node.output, got if isinstance(got, tuple) else (got,)):
-                values[name] = value
+        values = nodes_run(model.graph.node, known, masks)
     return {o.name: values[o.name] for o in model.graph.output}
