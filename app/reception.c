@@ -147,6 +147,10 @@ static bool listen_until_stopped(struct reception *reception, struct err *err) {
         poll(NULL, 0, 250);
     bool good = outbox != NULL;
     if (secure)
+        dicom_scp_refuse(secure); /* both drain at one time, or the supervisor would lose its patience */
+    if (plain)
+        dicom_scp_refuse(plain);
+    if (secure)
         dicom_scp_stop(secure);
     if (plain)
         dicom_scp_stop(plain);

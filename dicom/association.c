@@ -16,6 +16,7 @@ struct listener {
     struct shim_network *network;
     uint32_t pdu_bytes;
     int timeout_s;
+    bool is_encrypted;
 };
 
 /* What is still owed to the peer when the association is closed. */
@@ -23,7 +24,7 @@ enum ending { ENDING_NOTHING, ENDING_ABORT, ENDING_RELEASE_ANSWER };
 
 struct association {
     struct shim_network *network; /* of a client: owned; of a server: the listener's */
-    bool is_client;
+    bool is_client, is_encrypted;
     struct shim_dul *dul;
     int socket;  /* until the toolkit takes it */
     int control; /* a duplicate, by which another thread may shut the connection down */
@@ -48,6 +49,7 @@ struct listener *listener_open(const struct listener_config *config, struct err 
         return NULL;
     listener->pdu_bytes = clamp_pdu(config->pdu_bytes_max);
     listener->timeout_s = config->timeout_s > 0 ? config->timeout_s : TIMEOUT_DEFAULT_S;
+    listener->is_encrypted = config->tls != NULL;
     listener->socket = socket_listen(config->bind_address, config->port, err);
     if (listener->socket >= 0)
         listener->network = shim_network_new(config->tls, listener->socket, listener->timeout_s, err);
@@ -73,6 +75,7 @@ void listener_close(struct listener *listener) {
 
 bool association_take(struct listener *listener, int wait_ms, struct association **out, struct err *err) {
     struct association taken = {.network = listener->network,
+                                .is_encrypted = listener->is_encrypted,
                                 .socket = -1,
                                 .pdu_bytes = listener->pdu_bytes,
                                 .timeout_s = listener->timeout_s,
@@ -113,9 +116,9 @@ bool association_accept(struct association *association, const char *const *sop_
 
 void association_reject(struct association *association, enum association_reject reason) {
     static const int parameters[][3] = {
-        [REJECT_CALLED_AET] = {1, 1, 7},
-        [REJECT_CALLING_AET] = {1, 1, 3},
-        [REJECT_LIMIT] = {2, 3, 2}, /* transient: try again later */
+        [REJECT_CALLED_AET] = {1, 1, 7},   [REJECT_CALLING_AET] = {1, 1, 3},
+        [REJECT_LIMIT] = {2, 3, 2},      /* transient: try again later */
+        [REJECT_CONGESTION] = {2, 3, 1}, /* transient, too: this one is about to end */
         [REJECT_CONTEXT_NAME] = {1, 1, 2},
     };
     const int *p = parameters[reason];
@@ -192,6 +195,13 @@ void association_set_gone(struct association *association) {
 
 void association_interrupt(struct association *association) {
     (void)shutdown(association->control, SHUT_RDWR); /* fails only where the peer is gone already */
+}
+
+void association_abort(struct association *association) {
+    static const uint8_t a_abort[] = {7, 0, 0, 0, 0, 4, 0, 0, 2, 0}; /* source: service provider, no reason given */
+    if (!association->is_encrypted)
+        (void)!send(association->control, a_abort, sizeof a_abort, MSG_DONTWAIT | MSG_NOSIGNAL);
+    association_interrupt(association);
 }
 
 void association_close(struct association *association) {

@@ -27,13 +27,16 @@ bool association_receive(struct association *association, struct shim_request *o
 bool association_accept(struct association *association, const char *const *sop_class_uids, size_t sop_classes,
                         const char *const *transfer_syntax_uids, size_t transfer_syntaxes,
                         struct err *err) PULMO_MUST_USE;
-enum association_reject { REJECT_CALLED_AET, REJECT_CALLING_AET, REJECT_LIMIT, REJECT_CONTEXT_NAME };
+enum association_reject { REJECT_CALLED_AET, REJECT_CALLING_AET, REJECT_LIMIT, REJECT_CONGESTION, REJECT_CONTEXT_NAME };
 void association_reject(struct association *association, enum association_reject reason);
 /* Release answered or abort sent as fits, then frees. */
 void association_close(struct association *association);
 void association_close_at(struct association **association);
 /* Makes a blocking read of another thread return, for a prompt stop. Any thread, before association_close. */
 void association_interrupt(struct association *association);
+/* The same with an A-ABORT of the service provider before it (PS3.8 9.3.8), where the association is not encrypted; an
+ * encrypted one just ends, which is an A-P-ABORT too. Only while its own thread reads. */
+void association_abort(struct association *association);
 
 /* ---- server: dicom/dimse.c --------------------------------------------------------------------------- */
 

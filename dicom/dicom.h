@@ -49,7 +49,11 @@ struct dicom_scp;
 struct dicom_scp *dicom_scp_start(const struct dicom_scp_config *config, dicom_sink *sink, dicom_event_sink *events,
                                   void *context, struct err *err);
 uint16_t dicom_scp_port(const struct dicom_scp *scp);
-void dicom_scp_stop(struct dicom_scp *scp); /* drains associations for up to 5 s, then interrupts them; frees */
+/* From now on new associations are rejected as a temporary congestion (PS3.8 table 9-21: try again later); those in
+ * progress go on. The 8 s of dicom_scp_stop begin here, so that several can be stopped within one span. */
+void dicom_scp_refuse(struct dicom_scp *scp);
+/* Lets associations in progress end by themselves for up to 8 s; then answers the command at hand and aborts; frees. */
+void dicom_scp_stop(struct dicom_scp *scp);
 
 /* Reads the attributes of `struct instance` from a Part 10 file in memory (borrowed into out->part10). */
 bool dicom_instance_parse(const void *part10, size_t size, struct instance *out, struct err *err) PULMO_MUST_USE;

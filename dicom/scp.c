@@ -11,9 +11,9 @@
 
 enum {
     ACCEPT_WAIT_MS = 250,
-    HANDSHAKE_MAX_S = 20, /* a peer that says nothing is dropped after this */
-    TRANSFER_MAX_S = 600, /* for one command with its data set: a peer that drips bytes */
-    DRAIN_MS = 5000,
+    HANDSHAKE_MAX_S = 20,        /* a peer that says nothing is dropped after this */
+    TRANSFER_MAX_S = 600,        /* for one command with its data set: a peer that drips bytes */
+    DRAIN_MS = 8000,             /* of a stop: with the abort after it within the 15 s that the supervisor grants */
     WAITING_MAX = 128,           /* peers that have not said who they are; they hold no association slot */
     WAITING_MAX_AN_ADDRESS = 32, /* of one address, so that it cannot keep others out */
     ASSOCIATIONS_DEFAULT = 16
@@ -59,6 +59,7 @@ struct worker {
     uint64_t id;
     bool is_open; /* accepted: holds an association slot */
     bool interrupted;
+    bool answering;              /* has a whole command at hand: a stop lets it finish and be answered */
     _Atomic int64_t deadline_ms; /* monotonic */
     struct shim_request request;
     char peer[64];
@@ -74,7 +75,9 @@ struct dicom_scp {
     int timeout_s;
     uint64_t next_id;
     pthread_t thread;
-    atomic_bool stopping;
+    atomic_bool stopping; /* new associations are rejected; those in progress go on */
+    int64_t stop_by_ms;   /* monotonic, set with stopping */
+    atomic_bool drained;  /* no new connections and no further commands */
     pthread_mutex_t lock; /* of the list and the counts */
     pthread_cond_t ended;
     struct worker *workers;
@@ -183,7 +186,24 @@ static bool answer(struct worker *worker, const struct command *command, struct 
     }
 }
 
-/* Serves commands until the peer releases, aborts, breaks the protocol or falls silent. */
+/* False when a stop has given up on this association: what came last is not answered, so the peer sends it again. */
+static bool set_answering(struct worker *worker, bool answering) {
+    pthread_mutex_lock(&worker->scp->lock);
+    worker->answering = answering;
+    const bool goes_on = !worker->interrupted && (answering || !atomic_load(&worker->scp->drained));
+    pthread_mutex_unlock(&worker->scp->lock);
+    return goes_on;
+}
+
+/* One command with its answer; false when the association is over. */
+static bool serve_command(struct worker *worker, const struct command *command, struct err *err) {
+    if (command->kind == COMMAND_RELEASE || command->kind == COMMAND_ABORT || !set_answering(worker, true))
+        return false;
+    const bool answered = answer(worker, command, err);
+    return set_answering(worker, false) && answered;
+}
+
+/* Serves commands until the peer releases, aborts, breaks the protocol or falls silent, or a stop has waited enough. */
 static void serve(struct worker *worker) {
     struct err err = {0};
     for (bool more = true; more;) {
@@ -191,12 +211,14 @@ static void serve(struct worker *worker) {
         set_deadline(worker, worker->scp->timeout_s + TRANSFER_MAX_S);
         if (!command_read(worker->association, worker->scp->instance_bytes_max, &command, &err))
             break;
-        more = command.kind != COMMAND_RELEASE && command.kind != COMMAND_ABORT && answer(worker, &command, &err);
+        more = serve_command(worker, &command, &err);
         bytes_free(&command.dataset);
     }
     if (err.kind == ERR_INPUT || err.kind == ERR_LIMIT)
         tell(worker, DICOM_EVENT_PROTOCOL_ERROR, 0, "", err.text);
-    tell(worker, DICOM_EVENT_ASSOCIATION_CLOSED, 0, "", err.kind != ERR_NONE ? err.text : "released or aborted");
+    const char *ended = err.kind != ERR_NONE ? err.text : "released or aborted";
+    tell(worker, DICOM_EVENT_ASSOCIATION_CLOSED, 0, "",
+         atomic_load(&worker->scp->drained) ? "aborted, since reception stops" : ended);
 }
 
 static bool take_slot(struct worker *worker) {
@@ -259,7 +281,8 @@ static bool open_association(struct worker *worker) {
     if (!check_titles(worker))
         return false;
     if (!take_slot(worker))
-        return reject(worker, REJECT_LIMIT, "too many associations");
+        return atomic_load(&worker->scp->stopping) ? reject(worker, REJECT_CONGESTION, "reception stops")
+                                                   : reject(worker, REJECT_LIMIT, "too many associations");
     if (!association_accept(worker->association, SOP_CLASSES, COUNT(SOP_CLASSES), TRANSFER_SYNTAXES,
                             COUNT(TRANSFER_SYNTAXES), &err)) {
         tell(worker, DICOM_EVENT_PROTOCOL_ERROR, 0, "", err.text);
@@ -375,7 +398,7 @@ static void interrupt_late(struct dicom_scp *scp, int64_t now_ms) {
 
 static void *run_accept(void *context) {
     struct dicom_scp *scp = context;
-    while (!atomic_load(&scp->stopping)) {
+    while (!atomic_load(&scp->drained)) {
         struct association *association = NULL;
         struct err err = {0};
         if (!association_take(scp->listener, ACCEPT_WAIT_MS, &association, &err))
@@ -422,7 +445,11 @@ struct dicom_scp *dicom_scp_start(const struct dicom_scp_config *config, dicom_s
     if (scp == NULL)
         return NULL;
     pthread_mutex_init(&scp->lock, NULL);
-    pthread_cond_init(&scp->ended, NULL);
+    pthread_condattr_t monotonic; /* a clock that is set moves no deadline */
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&scp->ended, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     scp->sink = sink;
     scp->events = events;
     scp->context = context;
@@ -448,28 +475,47 @@ uint16_t dicom_scp_port(const struct dicom_scp *scp) {
     return listener_port(scp->listener);
 }
 
-static bool wait_until_empty(struct dicom_scp *scp, int64_t wait_ms) {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += wait_ms / 1000;
-    bool timed_out = false;
-    while (scp->open + scp->waiting > 0 && !timed_out)
-        timed_out = pthread_cond_timedwait(&scp->ended, &scp->lock, &until) != 0;
-    return scp->open + scp->waiting == 0;
+void dicom_scp_refuse(struct dicom_scp *scp) {
+    pthread_mutex_lock(&scp->lock);
+    if (!atomic_exchange(&scp->stopping, true))
+        scp->stop_by_ms = pulmo_monotonic_ms() + DRAIN_MS;
+    pthread_mutex_unlock(&scp->lock);
+}
+
+/* Those in progress may end by themselves until the deadline; the lock is held. */
+static void wait_for_open(struct dicom_scp *scp) {
+    const struct timespec until = {.tv_sec = scp->stop_by_ms / 1000, .tv_nsec = scp->stop_by_ms % 1000 * 1000000};
+    while (scp->open > 0)
+        if (pthread_cond_timedwait(&scp->ended, &scp->lock, &until) != 0)
+            return;
+}
+
+/* Nothing that was answered is lost by this, and nothing unanswered was promised: the peer sends it again. */
+static void abort_reading(struct dicom_scp *scp) {
+    for (struct worker *worker = scp->workers; worker != NULL; worker = worker->next) {
+        if (worker->answering || worker->interrupted)
+            continue;
+        worker->interrupted = true;
+        if (worker->is_open)
+            association_abort(worker->association);
+        else
+            association_interrupt(worker->association);
+    }
 }
 
 void dicom_scp_stop(struct dicom_scp *scp) {
     if (scp == NULL)
         return;
-    atomic_store(&scp->stopping, true);
-    pthread_join(scp->thread, NULL);
+    dicom_scp_refuse(scp);
     pthread_mutex_lock(&scp->lock);
-    if (!wait_until_empty(scp, DRAIN_MS)) {
-        for (struct worker *worker = scp->workers; worker != NULL; worker = worker->next)
-            association_interrupt(worker->association);
-        while (scp->open + scp->waiting > 0)
-            pthread_cond_wait(&scp->ended, &scp->lock);
-    }
+    wait_for_open(scp);
+    atomic_store(&scp->drained, true);
+    pthread_mutex_unlock(&scp->lock);
+    pthread_join(scp->thread, NULL); /* before the last look at the list: it adds to it */
+    pthread_mutex_lock(&scp->lock);
+    abort_reading(scp);
+    while (scp->open + scp->waiting > 0)
+        pthread_cond_wait(&scp->ended, &scp->lock);
     pthread_mutex_unlock(&scp->lock);
     scp_free(scp);
 }
