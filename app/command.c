@@ -19,9 +19,14 @@ int command_usage(const struct command *command) {
     return EXIT_USAGE;
 }
 
-bool command_config(const char *path, struct config *out, struct err *err) {
+const char *command_config_path(const char *path) {
     if (!path && access(CONFIG_DEFAULT_PATH, F_OK) == 0) /* one that may not be read is an error, not the defaults */
         path = CONFIG_DEFAULT_PATH;
+    return path;
+}
+
+bool command_config(const char *path, struct config *out, struct err *err) {
+    path = command_config_path(path);
     if (path)
         return config_read(path, out, err);
     config_defaults(out);

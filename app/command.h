@@ -10,12 +10,15 @@ struct command {
     const char *name, *usage, *summary;
     int (*run)(int argc, char **argv); /* argv[0] = the command's name */
 };
-extern const struct command command_analyze, command_audit, command_evaluate, command_model, command_phantom,
-    command_replay, command_requeue, command_selftest, command_send, command_serve, command_user;
+extern const struct command command_analyze, command_audit, command_backup, command_doctor, command_evaluate,
+    command_model, command_phantom, command_replay, command_requeue, command_restore, command_selftest, command_send,
+    command_serve, command_user;
 
 /* Prints "pulmo NAME: sentence" and returns the exit status that fits the error. */
 int command_fail(const struct command *command, const struct err *err);
 int command_usage(const struct command *command);
+/* path, or /etc/pulmo/pulmo.conf when there is one, or NULL. */
+const char *command_config_path(const char *path);
 /* Reads -c FILE, or /etc/pulmo/pulmo.conf when there is one, or the defaults. */
 bool command_config(const char *path, struct config *out, struct err *err) PULMO_MUST_USE;
 

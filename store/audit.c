@@ -3,7 +3,8 @@
  *
  * What it proves: a row that was changed, taken out, moved or cut off the end by someone who edits the table without
  * redoing the chain. What it cannot prove alone: that nobody with the database and this program's algorithm rebuilt
- * every digest from the changed row on, the head too. Against that, digests must have left the machine before. */
+ * every digest from the changed row on, the head too. Against that, digests must have left the machine before: signed
+ * checkpoints (store/checkpoint.c). */
 #include "store/audit.h"
 
 #include <stdio.h>
@@ -71,6 +72,7 @@ bool store_audit_append(struct store *store, const struct store_audit *audit, st
 /* What verify has seen so far. */
 struct walk {
     struct head seen;
+    const struct audit_point *point; /* that the chain must pass through; NULL = none */
     int64_t bad_row;
     char reason[160];
 };
@@ -78,6 +80,14 @@ struct walk {
 static void walk_bad(struct walk *walk, int64_t row, const char *reason) {
     walk->bad_row = row;
     snprintf(walk->reason, sizeof walk->reason, "%s", reason);
+}
+
+/* The digest of a row covers all rows before it: one comparison judges them all. */
+static void walk_point(struct walk *walk) {
+    if (walk->point && walk->seen.rows == walk->point->rows && strcmp(walk->seen.digest, walk->point->digest) != 0)
+        walk_bad(
+            walk, walk->seen.rows,
+            "the checkpoint signed another digest here: this row or one before it was changed, and the chain redone");
 }
 
 static bool walk_row(struct walk *walk, sqlite3_stmt *statement, struct err *err) {
@@ -98,6 +108,7 @@ static bool walk_row(struct walk *walk, sqlite3_stmt *statement, struct err *err
     else {
         walk->seen.rows = expected;
         memcpy(walk->seen.digest, digest, sizeof digest);
+        walk_point(walk);
     }
     return true;
 }
@@ -128,19 +139,35 @@ static void walk_end(struct walk *walk, const struct head *head) {
         walk_bad(walk, head->rows + 1, "the row was added beside the chain's head");
     else if (strcmp(walk->seen.digest, head->digest) != 0)
         walk_bad(walk, head->rows > 0 ? head->rows : 1, "the last row is not the one that the chain's head names");
+    else if (walk->point && walk->seen.rows < walk->point->rows)
+        walk_bad(walk, walk->seen.rows + 1,
+                 "the checkpoint signed more rows: the end of the chain was cut off, or an older "
+                 "state of the store was restored");
 }
 
-bool store_audit_verify(struct store *store, int64_t *rows, int64_t *first_bad_row, char *reason, size_t reason_size,
-                        struct err *err) {
+bool audit_verify(struct store *store, const struct audit_point *point, struct store_audit_verdict *out,
+                  struct err *err) {
     PULMO_SCOPED(sql_rollback_at) struct sql_transaction transaction = {0};
-    struct walk walk = {.seen = {.digest = GENESIS}};
+    struct walk walk = {.seen = {.digest = GENESIS}, .point = point};
     struct head head = {0};
     if (!sql_begin_read(store, &transaction, err) || !head_read(store, &head, err) || !walk_all(store, &walk, err))
         return false;
     walk_end(&walk, &head);
-    *rows = walk.seen.rows;
-    *first_bad_row = walk.bad_row;
-    snprintf(reason, reason_size, "%s", walk.reason);
+    struct store_audit_verdict verdict = {.rows = walk.seen.rows, .first_bad_row = walk.bad_row};
+    memcpy(verdict.digest, walk.seen.digest, sizeof verdict.digest);
+    snprintf(verdict.reason, sizeof verdict.reason, "%s", walk.reason);
+    *out = verdict;
+    return true;
+}
+
+bool store_audit_verify(struct store *store, int64_t *rows, int64_t *first_bad_row, char *reason, size_t reason_size,
+                        struct err *err) {
+    struct store_audit_verdict verdict = {.rows = 0};
+    if (!audit_verify(store, NULL, &verdict, err))
+        return false;
+    *rows = verdict.rows;
+    *first_bad_row = verdict.first_bad_row;
+    snprintf(reason, reason_size, "%s", verdict.reason);
     return true;
 }
 

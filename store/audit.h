@@ -2,6 +2,7 @@
 #ifndef PULMO_STORE_AUDIT_H
 #define PULMO_STORE_AUDIT_H
 
+#include "digest.h"
 #include "store/store.h"
 
 /* DICOM PS3.15 A.5, EventID. */
@@ -18,5 +19,14 @@
 
 /* Needs an open write transaction. */
 bool audit_add(struct store *store, const struct store_audit *audit, struct err *err) PULMO_MUST_USE;
+
+/* A row and its digest, as somebody outside of this store knows them. */
+struct audit_point {
+    int64_t rows;
+    char digest[DIGEST_HEX_SIZE];
+};
+/* Walks the chain; it must pass through point (NULL = anything that holds together). */
+bool audit_verify(struct store *store, const struct audit_point *point, struct store_audit_verdict *out,
+                  struct err *err) PULMO_MUST_USE;
 
 #endif

@@ -126,7 +126,7 @@ bool blob_put(const char *folder, const char *sha256, const void *data, size_t s
     return blob_folder_sync(path, err);
 }
 
-static bool file_system_sync(const char *folder, struct err *err) {
+bool blob_file_system_sync(const char *folder, struct err *err) {
     PULMO_SCOPED(descriptor_close_at) int descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (descriptor < 0 || syncfs(descriptor) != 0)
         return fail(err, "cannot sync the file system of", folder);
@@ -156,14 +156,14 @@ static bool put_batch(const char *folder, const struct blob_content *contents, s
     for (; batch.count < count; batch.count++)
         if (!tmp_write(folder, contents[batch.count], false, batch.paths[batch.count], err))
             return false;
-    if (!file_system_sync(folder, err))
+    if (!blob_file_system_sync(folder, err))
         return false;
     for (; batch.done < count; batch.done++) {
         char path[BLOB_PATH_SIZE];
         if (!blob_path(folder, names[batch.done], path, err) || !tmp_rename(batch.paths[batch.done], path, err))
             return false;
     }
-    return file_system_sync(folder, err);
+    return blob_file_system_sync(folder, err);
 }
 
 bool blob_put_many(const char *folder, const struct blob_content *contents, size_t count,

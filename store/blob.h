@@ -17,6 +17,8 @@ bool blob_folders_make(const char *folder, struct err *err) PULMO_MUST_USE;
 bool blob_folder_sync(const char *path, struct err *err) PULMO_MUST_USE;
 
 bool blob_file_sync(const char *path, struct err *err) PULMO_MUST_USE;
+/* Everything on the file system of a folder. */
+bool blob_file_system_sync(const char *folder, struct err *err) PULMO_MUST_USE;
 
 bool blob_path(const char *folder, const char *sha256, char out[BLOB_PATH_SIZE], struct err *err) PULMO_MUST_USE;
 /* True when the file is there in this size; does not read it. */

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "store/backup.h"
 #include "store/blob.h"
 #include "store/handle.h"
 #include "store/holder.h"
@@ -148,6 +149,15 @@ struct store *store_open(const struct store_config *config, struct err *err) {
     store->watch = -1;
     store->holder_file = -1;
     store->config = *config;
+/* Half a restored store would look like a new one. */
+static bool restore_check(const char *folder, struct err *err) {
+    char path[BACKUP_PATH_SIZE];
+    if (!backup_path(folder, BACKUP_RESTORING, path, err))
+        return false;
+    return access(path, F_OK) != 0 ||
+           err_set(err, ERR_CONFIG, "a restore into %s did not finish: empty the folder and restore again", folder);
+}
+
     char *folder = strdup(config->folder);
     store->config.folder = folder;
     if (!folder) {

@@ -80,6 +80,26 @@ bool store_job_renew(struct store *store, const struct store_job *job, int64_t n
 bool store_job_release(struct store *store, const struct store_job *job, struct err *err) PULMO_MUST_USE;
 /* Gives a job back after an error: retried with back-off when the kind is transient, dead otherwise or after
  * attempts_max (the study is then shown as failed, with the sentence). */
+/* What the walk found. first_bad_row 0 = whole; digest: of the last good row. */
+struct store_audit_verdict {
+    int64_t rows, first_bad_row;
+    char digest[65], reason[200];
+};
+/* Signs number and digest of the chain's last row (Ed25519, RFC 8032) and writes them to a file that can leave the
+ * machine. The key is made at the first time: audit-key.pem (0600) in the store's folder, its public half beside it as
+ * audit-key.pub.pem. A chain that is broken is not signed: ERR_CONFLICT. */
+struct store_checkpoint {
+    int64_t rows, time_ms;
+    char digest[65], device_uid[DICOM_UID_SIZE];
+};
+bool store_checkpoint_write(struct store *store, const char *path, struct store_checkpoint *out,
+                            struct err *err) PULMO_MUST_USE;
+/* Checks the file's signature by a public key (PEM), then walks the chain, which must pass through the signed row: then
+ * nothing up to it was changed or cut off. ERR_DENIED when the signature is not of this key, ERR_CONFLICT when the
+ * checkpoint is of another installation. */
+bool store_checkpoint_verify(struct store *store, const char *path, const char *public_key_path,
+                             struct store_checkpoint *checkpoint, struct store_audit_verdict *out,
+                             struct err *err) PULMO_MUST_USE;
 bool store_job_fail(struct store *store, const struct store_job *job, const struct err *why,
                     struct err *err) PULMO_MUST_USE;
 
@@ -124,6 +144,9 @@ struct store_report {
 };
 /* Result, artifacts, outbox rows, job state and audit row: one commit. Results are immutable; an earlier one of the
  * study becomes superseded. ERR_CONFLICT when the lease was lost: nothing is written. */
+/* The same with the versions that are no longer current, or never were: what an earlier result was made of. */
+bool store_study_paths_all(struct store *store, const char *study_uid, struct store_paths *out,
+                           struct err *err) PULMO_MUST_USE;
 bool store_job_finish(struct store *store, const struct store_job *job, const struct store_report *report,
                       int64_t *result_id, struct err *err) PULMO_MUST_USE;
 /* Finishes a DECODE job: artifacts of the study's revision, made from its instances alone ("series.json",
@@ -245,3 +268,64 @@ bool store_session_check(struct store *store, const char *token, int64_t now_ms,
 bool store_session_end(struct store *store, const char *token, struct err *err) PULMO_MUST_USE;
 
 #endif
+/* ---- backup: store/backup.c, store/restore.c --------------------------------------------------------- */
+
+/* Progress in bytes, and a sentence for each file that is not what it should be. Both may be NULL. */
+typedef void store_backup_progress(void *context, int64_t done_bytes, int64_t total_bytes);
+typedef void store_backup_fault(void *context, const char *sentence);
+struct store_backup_figures {
+    int64_t made_ms; /* when the snapshot was taken */
+    int64_t database_bytes, rows, audit_rows;
+    int64_t contents, content_bytes; /* whole ones, in the backup */
+    int64_t copied, copied_bytes;    /* of these, now; the others were there */
+    int64_t files;                   /* keys, certificate, configuration */
+    int64_t damaged;                 /* contents that rows name and that are gone or changed */
+};
+struct store_backup_config {
+    const char *folder;      /* made when absent; a former backup in it is brought up to date */
+    const char *config_file; /* saved, too; NULL = none */
+    const char *actor;       /* of the audit row */
+    store_backup_progress *progress;
+    store_backup_fault *fault;
+    void *context;
+};
+/* Saves the store as it is at one moment, while it is in use. True with figures.damaged > 0 when contents were lost in
+ * the store itself: those are named, the backup has the rest. ERR_NO_SPACE when the folder is full; the former backup
+ * in it stays good until the end. */
+bool store_backup(struct store *store, const struct store_backup_config *config, struct store_backup_figures *out,
+                  struct err *err) PULMO_MUST_USE;
+struct store_restore_config {
+    const char *backup;
+    const char *folder; /* absent or empty; NULL = only check the backup */
+    store_backup_progress *progress;
+    store_backup_fault *fault;
+    void *context;
+};
+/* Checks every file of a backup by its digest, the database by integrity_check, row counts and audit chain, and every
+ * content that a row names; makes a store of it when all is whole, and leaves the folder empty otherwise. */
+bool store_restore(const struct store_restore_config *config, struct store_backup_figures *out,
+                   struct err *err) PULMO_MUST_USE;
+
+/* Puts the database back that was kept before an upgrade from `version`; the newer one stays beside it. ERR_BUSY while
+ * the store is in use, ERR_CONFLICT when instances or results came after the upgrade and discard is false. */
+struct store_put_back_figures {
+    int64_t version;            /* of the newer one */
+    char kept_as[64];           /* its name in the folder */
+    int64_t instances, results; /* that are in it alone */
+};
+bool store_put_back(const char *folder, int version, bool discard, struct store_put_back_figures *out,
+                    struct err *err) PULMO_MUST_USE;
+
+/* What `pulmo doctor` asks of a store that may be in use, damaged or of another version: nothing is made, migrated or
+ * mended. found = false when there is no database. */
+struct store_inspection {
+    bool found;
+    int64_t version, version_known, last_audit_ms;
+    char integrity[200]; /* "ok" or the first fault */
+    struct store_audit_verdict audit;
+    int64_t contents, contents_bad; /* of the newest studies, read and digested */
+    char content_fault[200];        /* the first */
+    int64_t jobs_dead, outbox_dead, outbox_waiting, administrators;
+};
+bool store_inspect(const char *folder, int64_t studies, struct store_inspection *out, struct err *err) PULMO_MUST_USE;
+

@@ -11,16 +11,24 @@ void store_paths_free(struct store_paths *paths) {
     *paths = (struct store_paths){0};
 }
 
-static bool paths_fill(struct store *store, const char *study_uid, struct store_paths *paths, size_t capacity,
-                       struct err *err) {
+/* Which versions: their number, and their digests in one order. */
+struct paths_sql {
+    const char *count, *list;
+};
+static const struct paths_sql paths_current = {"SELECT count(*) FROM instance WHERE study_uid = ?1 AND current = 1",
+                                               "SELECT blob_sha256 FROM instance WHERE study_uid = ?1 AND current = 1"
+                                               " ORDER BY series_uid, instance_number, sop_instance_uid"};
+static const struct paths_sql paths_all = {"SELECT count(*) FROM instance WHERE study_uid = ?1",
+                                           "SELECT blob_sha256 FROM instance WHERE study_uid = ?1"
+                                           " ORDER BY series_uid, instance_number, sop_instance_uid, blob_sha256"};
+
+static bool paths_fill(struct store *store, const struct paths_sql *sql, const char *study_uid,
+                       struct store_paths *paths, struct err *err) {
     PULMO_SCOPED(sql_done_at)
-    sqlite3_stmt *statement = sql_prepare(store,
-                                          "SELECT blob_sha256 FROM instance WHERE study_uid = ?1 AND current = 1"
-                                          " ORDER BY series_uid, instance_number, sop_instance_uid",
-                                          SQL_VALUES(sql_text(study_uid)), err);
+    sqlite3_stmt *statement = sql_prepare(store, sql->list, SQL_VALUES(sql_text(study_uid)), err);
     if (!statement)
         return false;
-    for (bool row = true; row && paths->count < capacity;) {
+    for (bool row = true; row;) {
         char digest[DIGEST_HEX_SIZE], path[BLOB_PATH_SIZE];
         if (!sql_step(store, statement, &row, err))
             return false;
@@ -37,22 +45,30 @@ static bool paths_fill(struct store *store, const char *study_uid, struct store_
     return true;
 }
 
-bool store_study_paths(struct store *store, const char *study_uid, struct store_paths *out, struct err *err) {
+static bool paths_read(struct store *store, const struct paths_sql *sql, const char *study_uid, struct store_paths *out,
+                       struct err *err) {
     PULMO_SCOPED(sql_rollback_at) struct sql_transaction transaction = {0};
     PULMO_SCOPED(store_paths_free) struct store_paths paths = {0};
     int64_t count = 0;
     if (!sql_begin_read(store, &transaction, err) ||
-        !sql_integer(store, "SELECT count(*) FROM instance WHERE study_uid = ?1 AND current = 1",
-                     SQL_VALUES(sql_text(study_uid)), &count, err))
+        !sql_integer(store, sql->count, SQL_VALUES(sql_text(study_uid)), &count, err))
         return false;
     if (!count)
         return err_set(err, ERR_NOT_FOUND, "study %s has no instances", study_uid);
     paths.items = pulmo_alloc((size_t)count, sizeof *paths.items, err);
-    if (!paths.items || !paths_fill(store, study_uid, &paths, (size_t)count, err))
+    if (!paths.items || !paths_fill(store, sql, study_uid, &paths, err)) /* one transaction: as many as counted */
         return false;
     *out = paths;
     paths = (struct store_paths){0};
     return true;
+}
+
+bool store_study_paths(struct store *store, const char *study_uid, struct store_paths *out, struct err *err) {
+    return paths_read(store, &paths_current, study_uid, out, err);
+}
+
+bool store_study_paths_all(struct store *store, const char *study_uid, struct store_paths *out, struct err *err) {
+    return paths_read(store, &paths_all, study_uid, out, err);
 }
 
 #define STUDY_COLUMNS                                                                                       \

@@ -1,0 +1,15 @@
+/* A bar on the terminal for long work; nothing in a pipe. */
+#ifndef PULMO_APP_PROGRESS_H
+#define PULMO_APP_PROGRESS_H
+
+#include <stdint.h>
+
+struct progress_bar {
+    int64_t drawn_ms; /* monotonic; 0 = never */
+};
+/* Draws at most ten times a second, and when done. */
+void progress_draw(struct progress_bar *bar, int64_t done, int64_t total);
+/* Ends the line, when one was drawn, so that what follows begins on its own. */
+void progress_end(struct progress_bar *bar);
+
+#endif

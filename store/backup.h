@@ -1,0 +1,83 @@
+/* What backup and restore share: copying with a digest, and the manifest.
+ *
+ * A backup is a folder that the store's own tools are not needed to check (sha256sum -c manifest.sha256):
+ *   manifest.sha256            written last, by a rename; without it there is no backup
+ *   database/<sha256>.db       the snapshot
+ *   blobs/ab/<sha256>          as in the store
+ *   files/<name>               keys, certificate, configuration
+ * A further backup into it adds what is new. All names but those in files/ are digests, so the former backup stays
+ * whole until the manifest is replaced. */
+#ifndef PULMO_STORE_BACKUP_H
+#define PULMO_STORE_BACKUP_H
+
+#include "digest.h"
+#include "store/handle.h"
+
+#define BACKUP_MANIFEST "manifest.sha256"
+#define BACKUP_PATH_SIZE 4096
+#define BACKUP_NAME_SIZE 128 /* of a file, relative to the backup */
+#define BACKUP_TABLES_MAX 64
+
+/* Files of a data folder beside database and contents: secrets, so that a restored machine has the same identity. */
+extern const char *const backup_files[];
+extern const size_t backup_file_count;
+#define BACKUP_CONFIG "pulmo.conf"
+/* In a folder that a restore has not finished; store_open refuses it. */
+#define BACKUP_RESTORING "restoring"
+
+bool backup_path(const char *folder, const char *name, char out[BACKUP_PATH_SIZE], struct err *err) PULMO_MUST_USE;
+bool backup_folder_make(const char *folder, const char *name, struct err *err) PULMO_MUST_USE;
+
+/* Reads a file to its end; digest receives its SHA-256, *size its length. to: a new file of this content, synced, or
+ * NULL. mode: of that file. ERR_NOT_FOUND when there is no such file, ERR_NO_SPACE when the new one finds no room. */
+struct backup_copied {
+    char digest[DIGEST_HEX_SIZE];
+    int64_t size;
+};
+bool backup_copy(const char *from, const char *to, unsigned mode, struct backup_copied *out,
+                 struct err *err) PULMO_MUST_USE;
+
+/* A database file as it is: no migration. flags: SQLITE_OPEN_READONLY or SQLITE_OPEN_READWRITE. */
+struct store *backup_database_open(const char *path, int flags, struct err *err);
+
+struct backup_table {
+    char name[64];
+    int64_t rows;
+};
+struct backup_manifest { /* its head */
+    int64_t made_ms, version;
+    char database[DIGEST_HEX_SIZE];
+    int64_t contents, content_bytes, audit_rows;
+    char audit_digest[DIGEST_HEX_SIZE];
+    struct backup_table tables[BACKUP_TABLES_MAX];
+    size_t table_count;
+    int64_t files; /* listed */
+};
+/* Counts, version and chain head as the database holds them; made_ms and files stay. */
+bool backup_manifest_count(struct store *database, struct backup_manifest *out, struct err *err) PULMO_MUST_USE;
+
+/* Writing: begin, add each file, end (syncs and renames). A writer that leaves its scope unfinished leaves nothing. */
+struct backup_writer {
+    void *file; /* FILE */
+    char path[BACKUP_PATH_SIZE], final[BACKUP_PATH_SIZE];
+    int64_t files;
+};
+bool backup_writer_begin(const char *folder, const struct backup_manifest *head, struct backup_writer *out,
+                         struct err *err) PULMO_MUST_USE;
+bool backup_writer_add(struct backup_writer *writer, const char *digest, const char *name,
+                       struct err *err) PULMO_MUST_USE;
+bool backup_writer_end(struct backup_writer *writer, struct err *err) PULMO_MUST_USE;
+void backup_writer_free(struct backup_writer *writer);
+
+/* Reads the manifest after checking its own digest, calls `file` for each of its lines. */
+typedef bool backup_file_visit(void *context, const char *digest, const char *name, struct err *err);
+bool backup_manifest_read(const char *folder, struct backup_manifest *out, backup_file_visit *visit, void *context,
+                          struct err *err) PULMO_MUST_USE;
+
+/* SQL of every content that rows name, with its size, in the order of digests. */
+#define BACKUP_CONTENTS_SQL                              \
+    "SELECT blob_sha256, blob_size FROM instance UNION " \
+    "SELECT blob_sha256, blob_size FROM artifact UNION " \
+    "SELECT blob_sha256, blob_size FROM study_artifact ORDER BY 1"
+
+#endif
