@@ -132,6 +132,15 @@ static bool open_locked(struct store *store, struct err *err) {
            blob_folder_sync(store->config.folder, err);
 }
 
+/* Half a restored store would look like a new one. */
+static bool restore_check(const char *folder, struct err *err) {
+    char path[BACKUP_PATH_SIZE];
+    if (!backup_path(folder, BACKUP_RESTORING, path, err))
+        return false;
+    return access(path, F_OK) != 0 ||
+           err_set(err, ERR_CONFIG, "a restore into %s did not finish: empty the folder and restore again", folder);
+}
+
 static bool folder_make(const char *folder, struct err *err) {
     char parent[4096];
     if (mkdir(folder, 0750) != 0)
@@ -149,22 +158,13 @@ struct store *store_open(const struct store_config *config, struct err *err) {
     store->watch = -1;
     store->holder_file = -1;
     store->config = *config;
-/* Half a restored store would look like a new one. */
-static bool restore_check(const char *folder, struct err *err) {
-    char path[BACKUP_PATH_SIZE];
-    if (!backup_path(folder, BACKUP_RESTORING, path, err))
-        return false;
-    return access(path, F_OK) != 0 ||
-           err_set(err, ERR_CONFIG, "a restore into %s did not finish: empty the folder and restore again", folder);
-}
-
     char *folder = strdup(config->folder);
     store->config.folder = folder;
     if (!folder) {
         err_set(err, ERR_MEMORY, "out of memory for the store's folder");
         return NULL;
     }
-    if (!folder_make(folder, err) || !open_locked(store, err))
+    if (!folder_make(folder, err) || !restore_check(folder, err) || !open_locked(store, err))
         return NULL;
     struct store *opened = store;
     store = NULL;

@@ -54,6 +54,26 @@ bool store_audit_append(struct store *store, const struct store_audit *audit, st
  * first that is missing), with the reason. *rows = rows read. */
 bool store_audit_verify(struct store *store, int64_t *rows, int64_t *first_bad_row, char *reason, size_t reason_size,
                         struct err *err) PULMO_MUST_USE;
+/* What the walk found. first_bad_row 0 = whole; digest: of the last good row. */
+struct store_audit_verdict {
+    int64_t rows, first_bad_row;
+    char digest[65], reason[200];
+};
+/* Signs number and digest of the chain's last row (Ed25519, RFC 8032) and writes them to a file that can leave the
+ * machine. The key is made at the first time: audit-key.pem (0600) in the store's folder, its public half beside it as
+ * audit-key.pub.pem. A chain that is broken is not signed: ERR_CONFLICT. */
+struct store_checkpoint {
+    int64_t rows, time_ms;
+    char digest[65], device_uid[DICOM_UID_SIZE];
+};
+bool store_checkpoint_write(struct store *store, const char *path, struct store_checkpoint *out,
+                            struct err *err) PULMO_MUST_USE;
+/* Checks the file's signature by a public key (PEM), then walks the chain, which must pass through the signed row: then
+ * nothing up to it was changed or cut off. ERR_DENIED when the signature is not of this key, ERR_CONFLICT when the
+ * checkpoint is of another installation. */
+bool store_checkpoint_verify(struct store *store, const char *path, const char *public_key_path,
+                             struct store_checkpoint *checkpoint, struct store_audit_verdict *out,
+                             struct err *err) PULMO_MUST_USE;
 /* One JSON document a line, oldest first. */
 bool store_audit_export(struct store *store, bool (*line)(void *context, const char *json, struct err *err),
                         void *context, struct err *err) PULMO_MUST_USE;
@@ -80,26 +100,6 @@ bool store_job_renew(struct store *store, const struct store_job *job, int64_t n
 bool store_job_release(struct store *store, const struct store_job *job, struct err *err) PULMO_MUST_USE;
 /* Gives a job back after an error: retried with back-off when the kind is transient, dead otherwise or after
  * attempts_max (the study is then shown as failed, with the sentence). */
-/* What the walk found. first_bad_row 0 = whole; digest: of the last good row. */
-struct store_audit_verdict {
-    int64_t rows, first_bad_row;
-    char digest[65], reason[200];
-};
-/* Signs number and digest of the chain's last row (Ed25519, RFC 8032) and writes them to a file that can leave the
- * machine. The key is made at the first time: audit-key.pem (0600) in the store's folder, its public half beside it as
- * audit-key.pub.pem. A chain that is broken is not signed: ERR_CONFLICT. */
-struct store_checkpoint {
-    int64_t rows, time_ms;
-    char digest[65], device_uid[DICOM_UID_SIZE];
-};
-bool store_checkpoint_write(struct store *store, const char *path, struct store_checkpoint *out,
-                            struct err *err) PULMO_MUST_USE;
-/* Checks the file's signature by a public key (PEM), then walks the chain, which must pass through the signed row: then
- * nothing up to it was changed or cut off. ERR_DENIED when the signature is not of this key, ERR_CONFLICT when the
- * checkpoint is of another installation. */
-bool store_checkpoint_verify(struct store *store, const char *path, const char *public_key_path,
-                             struct store_checkpoint *checkpoint, struct store_audit_verdict *out,
-                             struct err *err) PULMO_MUST_USE;
 bool store_job_fail(struct store *store, const struct store_job *job, const struct err *why,
                     struct err *err) PULMO_MUST_USE;
 
@@ -118,6 +118,9 @@ struct store_paths {
 };
 bool store_study_paths(struct store *store, const char *study_uid, struct store_paths *out,
                        struct err *err) PULMO_MUST_USE;
+/* The same with the versions that are no longer current, or never were: what an earlier result was made of. */
+bool store_study_paths_all(struct store *store, const char *study_uid, struct store_paths *out,
+                           struct err *err) PULMO_MUST_USE;
 void store_paths_free(struct store_paths *paths);
 
 /* ---- results ----------------------------------------------------------------------------------------- */
@@ -144,9 +147,6 @@ struct store_report {
 };
 /* Result, artifacts, outbox rows, job state and audit row: one commit. Results are immutable; an earlier one of the
  * study becomes superseded. ERR_CONFLICT when the lease was lost: nothing is written. */
-/* The same with the versions that are no longer current, or never were: what an earlier result was made of. */
-bool store_study_paths_all(struct store *store, const char *study_uid, struct store_paths *out,
-                           struct err *err) PULMO_MUST_USE;
 bool store_job_finish(struct store *store, const struct store_job *job, const struct store_report *report,
                       int64_t *result_id, struct err *err) PULMO_MUST_USE;
 /* Finishes a DECODE job: artifacts of the study's revision, made from its instances alone ("series.json",
@@ -243,31 +243,6 @@ struct store_counts {
 };
 bool store_counts(struct store *store, struct store_counts *out, struct err *err) PULMO_MUST_USE;
 
-/* ---- users and sessions ------------------------------------------------------------------------------ */
-
-/* Roles: "viewer", "radiologist", "administrator", "auditor". Passwords: Argon2id (RFC 9106), at least 10 characters.
- */
-bool store_user_add(struct store *store, const char *name, const char *display_name, const char *role,
-                    const char *password, struct err *err) PULMO_MUST_USE;
-bool store_user_password(struct store *store, const char *name, const char *password, struct err *err) PULMO_MUST_USE;
-bool store_user_disable(struct store *store, const char *name, struct err *err) PULMO_MUST_USE;
-struct store_user {
-    char name[64], display_name[128], role[16];
-    bool disabled;
-};
-bool store_user_list(struct store *store, struct store_user **out, size_t *count, struct err *err) PULMO_MUST_USE;
-/* Checks a password, in constant time for unknown users too; 5 failures lock the account for 15 minutes. Audited.
- * ERR_DENIED with a sentence that does not tell which part was wrong; ERR_BUSY when locked. */
-bool store_user_check(struct store *store, const char *name, const char *password, const char *address, int64_t now_ms,
-                      struct store_user *out, struct err *err) PULMO_MUST_USE;
-/* Sessions: a random token for the cookie (its SHA-256 is what is stored), 30 minutes idle, 12 hours at most. */
-bool store_session_new(struct store *store, const char *user, int64_t now_ms, char token[65],
-                       struct err *err) PULMO_MUST_USE;
-bool store_session_check(struct store *store, const char *token, int64_t now_ms, struct store_user *out,
-                         struct err *err) PULMO_MUST_USE;
-bool store_session_end(struct store *store, const char *token, struct err *err) PULMO_MUST_USE;
-
-#endif
 /* ---- backup: store/backup.c, store/restore.c --------------------------------------------------------- */
 
 /* Progress in bytes, and a sentence for each file that is not what it should be. Both may be NULL. */
@@ -329,3 +304,28 @@ struct store_inspection {
 };
 bool store_inspect(const char *folder, int64_t studies, struct store_inspection *out, struct err *err) PULMO_MUST_USE;
 
+/* ---- users and sessions ------------------------------------------------------------------------------ */
+
+/* Roles: "viewer", "radiologist", "administrator", "auditor". Passwords: Argon2id (RFC 9106), at least 10 characters.
+ */
+bool store_user_add(struct store *store, const char *name, const char *display_name, const char *role,
+                    const char *password, struct err *err) PULMO_MUST_USE;
+bool store_user_password(struct store *store, const char *name, const char *password, struct err *err) PULMO_MUST_USE;
+bool store_user_disable(struct store *store, const char *name, struct err *err) PULMO_MUST_USE;
+struct store_user {
+    char name[64], display_name[128], role[16];
+    bool disabled;
+};
+bool store_user_list(struct store *store, struct store_user **out, size_t *count, struct err *err) PULMO_MUST_USE;
+/* Checks a password, in constant time for unknown users too; 5 failures lock the account for 15 minutes. Audited.
+ * ERR_DENIED with a sentence that does not tell which part was wrong; ERR_BUSY when locked. */
+bool store_user_check(struct store *store, const char *name, const char *password, const char *address, int64_t now_ms,
+                      struct store_user *out, struct err *err) PULMO_MUST_USE;
+/* Sessions: a random token for the cookie (its SHA-256 is what is stored), 30 minutes idle, 12 hours at most. */
+bool store_session_new(struct store *store, const char *user, int64_t now_ms, char token[65],
+                       struct err *err) PULMO_MUST_USE;
+bool store_session_check(struct store *store, const char *token, int64_t now_ms, struct store_user *out,
+                         struct err *err) PULMO_MUST_USE;
+bool store_session_end(struct store *store, const char *token, struct err *err) PULMO_MUST_USE;
+
+#endif
