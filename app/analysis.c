@@ -99,8 +99,24 @@ static bool segment(struct analysis *out, struct err *err) {
     return true;
 }
 
+/* The last question of the gate, for an image that has passed all others: has the model seen its like? */
+static bool judge_distribution(struct engine *engine, struct analysis *out, struct err *err) {
+    out->gate_frame = pulmo_alloc(INFER_GATE_FRAME, sizeof *out->gate_frame, err);
+    if (!out->gate_frame || !infer_gate_frame(out->iso, out->lungs, out->gate_frame, err))
+        return false;
+    if (!infer_model_info(engine->model)->has_gate)
+        return true;
+    if (!infer_gate(engine->session, out->gate_frame, &out->gate, err))
+        return false;
+    out->gated = true;
+    if (out->gate.score > 1)
+        refusals_add(&out->refusals, REFUSAL_OUT_OF_DISTRIBUTION, "reconstruction error %.3f, limit %.3f (%s)",
+                     out->gate.error, out->gate.limit, out->gate.part);
+    return true;
+}
+
 /* Resampling, lungs and the image part of the gate. True with refusals when the image is refused. */
-static bool prepare(struct analysis *out, struct err *err) {
+static bool prepare(struct engine *engine, struct analysis *out, struct err *err) {
     out->iso = volume_resample_iso(out->series->volume, MODEL_SPACING_MM, err);
     if (!out->iso)
         return false;
@@ -108,7 +124,8 @@ static bool prepare(struct analysis *out, struct err *err) {
     if (!out->lungs)
         return false;
     volume_gate(out->iso, out->lungs, &out->quality, &out->refusals);
-    return out->refusals.count > 0 || volume_mask_outside(out->iso, out->lungs, MODEL_MARGIN_MM, err);
+    return out->refusals.count > 0 ||
+           (volume_mask_outside(out->iso, out->lungs, MODEL_MARGIN_MM, err) && judge_distribution(engine, out, err));
 }
 
 static bool find(struct engine *engine, struct analysis *out, int64_t *mark, struct err *err) {
@@ -130,20 +147,35 @@ static bool find(struct engine *engine, struct analysis *out, int64_t *mark, str
     return good;
 }
 
+static bool judge(struct engine *engine, const char *const *paths, size_t count, struct analysis *out, int64_t *mark,
+                  struct err *err) {
+    out->series = dicom_series_read(paths, count, err);
+    if (!out->series)
+        return false;
+    out->timings.read = lap(mark);
+    merge_refusals(&out->refusals, &out->series->refusals);
+    if (out->refusals.count == 0 && !prepare(engine, out, err))
+        return false;
+    out->timings.resample = lap(mark);
+    return true;
+}
+
+bool analysis_judge(struct engine *engine, const char *const *paths, size_t count, struct analysis *out,
+                    struct err *err) {
+    *out = (struct analysis){0};
+    int64_t start = pulmo_monotonic_ms(), mark = start;
+    if (!judge(engine, paths, count, out, &mark, err))
+        return false;
+    out->timings.total = pulmo_monotonic_ms() - start;
+    return true;
+}
+
 bool analysis_make(struct engine *engine, const char *const *paths, size_t count, const struct analysis_run *run,
                    struct analysis *out, struct err *err) {
     *out = (struct analysis){.run = *run};
     int64_t start = pulmo_monotonic_ms(), mark = start;
-    if (!digest_inputs(paths, count, out, err))
+    if (!digest_inputs(paths, count, out, err) || !judge(engine, paths, count, out, &mark, err))
         return false;
-    out->series = dicom_series_read(paths, count, err);
-    if (!out->series)
-        return false;
-    out->timings.read = lap(&mark);
-    merge_refusals(&out->refusals, &out->series->refusals);
-    if (out->refusals.count == 0 && !prepare(out, err))
-        return false;
-    out->timings.resample = lap(&mark);
     if (out->refusals.count == 0 && !find(engine, out, &mark, err))
         return false;
     out->timings.total = pulmo_monotonic_ms() - start;
@@ -159,5 +191,6 @@ void analysis_free(struct analysis *analysis) {
     volume_free(analysis->iso);
     dicom_series_free(analysis->series);
     free(analysis->input_sha256);
+    free(analysis->gate_frame);
     *analysis = (struct analysis){0};
 }

@@ -33,6 +33,9 @@ struct analysis {
     struct dicom_series *series;
     struct refusals refusals; /* of the series and of the image */
     struct volume_quality quality;
+    float *gate_frame; /* INFER_GATE_FRAME, what the model's gate judges; NULL when refused before it */
+    bool gated;        /* it has judged: the model has a gate */
+    struct infer_gate_result gate;
     struct volume *iso; /* NULL when refused before resampling */
     struct mask *lungs;
     struct findings findings; /* every candidate, best first */
@@ -46,6 +49,9 @@ struct analysis {
  * after a failure. */
 bool analysis_make(struct engine *engine, const char *const *paths, size_t count, const struct analysis_run *run,
                    struct analysis *out, struct err *err) PULMO_MUST_USE;
+/* The first half of it: reads the series and lets the gate judge it, without looking for nodules. */
+bool analysis_judge(struct engine *engine, const char *const *paths, size_t count, struct analysis *out,
+                    struct err *err) PULMO_MUST_USE;
 void analysis_free(struct analysis *analysis);
 
 /* The document of `pulmo analyze --json` (DESIGN 1), owned by the caller (bytes_free). failure: NULL or the sentence of
@@ -55,5 +61,8 @@ bool analysis_json(const struct analysis *analysis, const struct engine *engine,
 /* The same document without what differs between two runs of one computation (timings, memory): what a replay compares.
  */
 bool analysis_json_comparable(const struct bytes *document, struct bytes *out, struct err *err) PULMO_MUST_USE;
+/* What `pulmo survey` says of one study: status (accepted, refused, failed), reasons, quality, timings. */
+bool analysis_verdict_json(const struct analysis *analysis, const char *failure, struct bytes *out,
+                           struct err *err) PULMO_MUST_USE;
 
 #endif

@@ -94,6 +94,10 @@ static void add_quality(cJSON *document, const struct analysis *analysis) {
     }
     if (analysis->lungs)
         cJSON_AddNumberToObject(quality, "lung_volume_ml", analysis->quality.lung_volume_ml);
+    if (analysis->gated) { /* error / limit: above 1 is out of distribution */
+        cJSON_AddNumberToObject(quality, "ood_score", analysis->gate.score);
+        cJSON_AddStringToObject(quality, "ood_part", analysis->gate.part);
+    }
 }
 
 static void add_timings(cJSON *document, const struct analysis_timings_ms *timings) {
@@ -140,6 +144,19 @@ bool analysis_json(const struct analysis *analysis, const struct engine *engine,
     for (size_t index = 0; !failure && !analysis->refusals.count && index < analysis->findings.count; index++)
         cJSON_AddItemToArray(findings, finding_json(&analysis->findings.items[index]));
     return print_into(document, out, err);
+}
+
+bool analysis_verdict_json(const struct analysis *analysis, const char *failure, struct bytes *out, struct err *err) {
+    PULMO_SCOPED(cjson_free_at) cJSON *verdict = cJSON_CreateObject();
+    if (analysis->series) {
+        cJSON_AddStringToObject(verdict, "study_uid", analysis->series->study_uid);
+        cJSON_AddStringToObject(verdict, "series_uid", analysis->series->series_uid);
+    }
+    cJSON_AddStringToObject(verdict, "status", failure ? "failed" : analysis->refusals.count ? "refused" : "accepted");
+    add_reasons(verdict, &analysis->refusals, failure);
+    add_quality(verdict, analysis);
+    cJSON_AddNumberToObject(verdict, "ms", (double)analysis->timings.total);
+    return print_into(verdict, out, err);
 }
 
 bool analysis_json_comparable(const struct bytes *document, struct bytes *out, struct err *err) {

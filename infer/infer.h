@@ -19,6 +19,7 @@ struct infer_model_info { /* borrowed from the model, valid as long as it */
     uint32_t passes;
     /* Findings whose passes disagree by more go to review; negative when the model names no threshold. */
     double review_mutual_information_nats;
+    bool has_gate; /* gate.onnx: infer_gate may be called */
 };
 
 /* Opens models/<name>/model.json; verifies the digests of the ONNX files; names an unsupported operator here, never
@@ -43,6 +44,26 @@ const char *infer_backend_detail(const struct infer_session *session);
  * failure *out is untouched. Caller frees with findings_free. */
 bool infer_detect(struct infer_session *session, const struct volume *iso, const struct mask *lungs,
                   struct findings *out, struct err *err) PULMO_MUST_USE;
+
+/* Is this a chest CT as the model knows them? The quality gate's autoencoder (models/README.md, gate.onnx) takes a
+ * frame of the volume that infer_detect is about to see: density, lungs, grain, and steps between slices, on
+ * [channel][z][y][x] cells around the lungs. It draws the frame again from a few numbers; what it cannot draw is
+ * not what it was trained on. */
+#define INFER_GATE_CHANNELS 4
+#define INFER_GATE_SLICES 32
+#define INFER_GATE_ROWS 24
+#define INFER_GATE_COLUMNS 24
+#define INFER_GATE_FRAME (INFER_GATE_CHANNELS * INFER_GATE_SLICES * INFER_GATE_ROWS * INFER_GATE_COLUMNS)
+/* iso and lungs as for infer_detect, ERR_INPUT otherwise. out: INFER_GATE_FRAME floats, untouched on failure. */
+bool infer_gate_frame(const struct volume *iso, const struct mask *lungs, float *out, struct err *err) PULMO_MUST_USE;
+struct infer_gate_result {
+    double score;        /* the greatest error / limit of the parts that are judged; above 1 = out of distribution */
+    double error, limit; /* of that part: root mean square over its cells */
+    const char *part;    /* static: "shape of the lungs" */
+};
+/* ERR_UNSUPPORTED when the model has no gate (has_gate). */
+bool infer_gate(struct infer_session *session, const float *frame, struct infer_gate_result *out,
+                struct err *err) PULMO_MUST_USE;
 
 /* What a session costs in memory, for `pulmo bench plan`. Stage 0 = detector tile, 1 = candidate trunk, 2 = candidate
  * passes (present once a pass has run). */

@@ -25,6 +25,7 @@ void infer_model_free(struct infer_model *model) {
     infer_graph_free(model->detector);
     infer_graph_free(model->trunk);
     infer_graph_free(model->tail);
+    infer_graph_free(model->gate);
     free(model->name);
     free(model->version);
     free(model);
@@ -211,6 +212,45 @@ static bool candidate_read(struct infer_model *model, const char *path, const cJ
     return graph && infer_model_split(model, graph, err) && candidate_check(model, err);
 }
 
+/* ---- the gate, which a model need not have ------------------------------------------------------------------ */
+
+static bool limits_read(const cJSON *limits, const char *name, double out[INFER_GATE_CHANNELS], struct err *err) {
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(limits, name);
+    if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) != INFER_GATE_CHANNELS)
+        return err_set(err, ERR_INPUT, "limits: %s is no list of %d", name, INFER_GATE_CHANNELS);
+    for (int i = 0; i < INFER_GATE_CHANNELS; i++) {
+        const cJSON *item = cJSON_GetArrayItem(list, i);
+        if (!cJSON_IsNumber(item) || !(item->valuedouble > 0 && item->valuedouble < 1e6))
+            return err_set(err, ERR_INPUT, "limits: %s holds what is no limit", name);
+        out[i] = item->valuedouble;
+    }
+    return true;
+}
+
+static bool gate_read(struct infer_model *model, const char *path, const cJSON *root, struct err *err) {
+    if (!cJSON_GetObjectItemCaseSensitive(root, "gate"))
+        return true;
+    const cJSON *part = json_object(root, "gate", err);
+    const cJSON *limits = part ? json_object(part, "limits", err) : NULL;
+    if (!limits || !limits_read(limits, "whole", model->gate_limits[GATE_WHOLE], err) ||
+        !limits_read(limits, "slice", model->gate_limits[GATE_SLICE], err) ||
+        !(model->gate = graph_open(path, part, err)))
+        return false;
+    const struct graph *graph = model->gate;
+    int value = infer_graph_value(graph, "reconstruction");
+    model->gate_output = -1;
+    for (int k = 0; k < graph->output_count; k++)
+        if (graph->outputs[k] == value)
+            model->gate_output = k;
+    if (graph->input_count != 1 || model->gate_output < 0)
+        return err_set(err, ERR_INPUT, "gate: not one input and an output reconstruction");
+    struct shape frame = {.rank = 5,
+                          .dims = {1, INFER_GATE_CHANNELS, INFER_GATE_SLICES, INFER_GATE_ROWS, INFER_GATE_COLUMNS}};
+    struct shape got = output_shape(graph, &frame, model->gate_output, err);
+    model->info.has_gate = true;
+    return expect_shape(&got, &frame, "reconstruction", err);
+}
+
 /* ---- the rest of model.json --------------------------------------------------------------------------------- */
 
 static bool info_read(struct infer_model *model, const cJSON *root, struct err *err) {
@@ -248,7 +288,7 @@ static bool model_read(struct infer_model *model, const char *path, struct err *
     if (!cJSON_IsObject(root))
         return err_set(err, ERR_INPUT, "not a JSON object");
     return info_read(model, root, err) && detector_read(model, path, root, err) &&
-           candidate_read(model, path, root, err);
+           candidate_read(model, path, root, err) && gate_read(model, path, root, err);
 }
 
 struct infer_model *infer_model_open(const char *model_json_path, struct err *err) {

@@ -10,6 +10,8 @@
 enum { DETECTOR_HEATMAP = 0, DETECTOR_OFFSET, DETECTOR_LOG_DIAMETER, DETECTOR_OUTPUTS };
 enum { CANDIDATE_LOGIT = 0, CANDIDATE_TEXTURE, CANDIDATE_LOG_DIAMETER, CANDIDATE_ATTENTION, CANDIDATE_OUTPUTS };
 
+enum { GATE_WHOLE = 0, GATE_SLICE, GATE_EXTENTS };
+
 /* Where an output of candidate.onnx comes out: of the trunk (once a candidate) or of the tail (once a pass). */
 struct candidate_port {
     bool in_tail;
@@ -28,7 +30,14 @@ struct infer_model {
     struct graph *trunk, *tail;        /* candidate.onnx before and behind its first Dropout; tail NULL = no Dropout */
     int tail_sources[GRAPH_PORTS_MAX]; /* trunk output that feeds input i of the tail */
     struct candidate_port candidate_outputs[CANDIDATE_OUTPUTS];
+    struct graph *gate; /* NULL = the model has none */
+    int gate_output;
+    double gate_limits[GATE_EXTENTS][INFER_GATE_CHANNELS]; /* root mean square error, [whole, slice][channel] */
 };
+
+/* gate.c: judges a frame by its reconstruction, of the same shape. */
+void infer_gate_judge(const struct infer_model *model, const float *frame, const float *again,
+                      struct infer_gate_result *out);
 
 /* split.c: cuts candidate.onnx in two and fills trunk, tail, tail_sources, candidate_outputs. */
 bool infer_model_split(struct infer_model *model, const struct graph *candidate, struct err *err) PULMO_MUST_USE;

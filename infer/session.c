@@ -42,8 +42,11 @@ struct infer_session *infer_session_new(const struct infer_model *model, const s
     session->model = model;
     session->threads = thread_count(config);
     struct shape tile = cube(model->tile), crop = cube(model->side);
+    struct shape frame = {.rank = 5,
+                          .dims = {1, INFER_GATE_CHANNELS, INFER_GATE_SLICES, INFER_GATE_ROWS, INFER_GATE_COLUMNS}};
     if (stage_new(model->detector, &tile, session->threads, false, &session->detector, err) &&
-        stage_new(model->trunk, &crop, session->threads, false, &session->trunk, err))
+        stage_new(model->trunk, &crop, session->threads, false, &session->trunk, err) &&
+        (!model->gate || stage_new(model->gate, &frame, 1, false, &session->gate, err)))
         return session;
     infer_session_free(session);
     return NULL;
@@ -56,6 +59,7 @@ void infer_session_free(struct infer_session *session) {
     stage_clear(&session->trunk);
     stage_clear(&session->tails[0]);
     stage_clear(&session->tails[1]);
+    stage_clear(&session->gate);
     stage_clear(&session->gradient);
     free(session);
 }

@@ -17,6 +17,7 @@ struct infer_session {
     struct stage detector, trunk;
     struct stage tails[2];  /* for one pass, and for the number of passes last asked for */
     uint32_t tail_batch[2]; /* passes that each is compiled for; 0 = not yet */
+    struct stage gate;      /* one runner; none where the model has no gate */
     struct stage gradient;  /* the detector with every activation kept; compiled at the first infer_cam */
 };
 
