@@ -121,6 +121,17 @@ function checkLeftovers(data, kills) {
   assert.ok(left.length <= 64 * kills, `${left.length} files in tmp after ${kills} kills`);
 }
 
+/** What anyone can see right after the restart, before a sender comes back or a job is done: nothing lost, nothing half. */
+export async function checkSight(lane, ledger, before) {
+  const state = await lane.state();
+  assert.deepEqual(state.integrity, ['ok']);
+  assert.equal(state.foreign_keys, 0);
+  checkInstances(state, ledger, before);
+  checkContent(state);
+  checkResults(state);
+  checkWorklist(state);
+}
+
 export async function checkStore(lane, ledger, before) {
   const state = await lane.state();
   assert.deepEqual(state.integrity, ['ok']);

@@ -108,11 +108,15 @@ class Pacs {
 }
 
 export class Lane {
+  processes = [];
+
   static async open(folder, settings = {}) {
     const lane = new Lane();
     lane.folder = folder;
     lane.data = path.join(folder, 'data');
     lane.config = path.join(folder, 'pulmo.conf');
+    lane.backup = path.join(folder, 'backup');
+    lane.restored = path.join(folder, 'restored');
     lane.report = path.join(folder, 'points');
     mkdirSync(lane.data, { recursive: true });
     lane.pacs = await Pacs.open(path.join(folder, 'pacs'));
@@ -121,16 +125,19 @@ export class Lane {
       disk_reserve_mb: 16, attempts_max: 100, threads: 1, passes: 2, operating_point: 0.7, dicom_timeout_s: 10,
       destinations: `PACS@127.0.0.1:${lane.pacs.port}`, ...settings,
     };
-    writeFileSync(lane.config, Object.entries(all).map(([key, value]) => `${key} = ${value}\n`).join(''));
+    lane.restoredConfig = path.join(folder, 'restored.conf');
+    const write = (file, values) => writeFileSync(file, Object.entries(values).map(([key, value]) => `${key} = ${value}\n`).join(''));
+    write(lane.config, all);
+    write(lane.restoredConfig, { ...all, data_folder: lane.restored });
     return lane;
   }
 
-  /** A fresh copy of a prepared data folder and of what the PACS had then; nothing at all without one. */
+  /** A fresh copy of a prepared data folder, its backup and of what the PACS had then; nothing at all without one. */
   async reset(prepared) {
-    rmSync(this.data, { recursive: true, force: true });
+    for (const name of ['data', 'backup', 'restored']) rmSync(path.join(this.folder, name), { recursive: true, force: true });
     for (const name of readdirSync(this.pacs.folder)) rmSync(path.join(this.pacs.folder, name));
     const own = prepared && (await this.adopt(prepared));
-    if (own) await run('cp', ['-a', '--reflink=auto', path.join(own, 'data'), path.join(own, 'pacs'), this.folder]);
+    if (own) await run('cp', ['-a', '--reflink=auto', ...readdirSync(own).map((name) => path.join(own, name)), this.folder]);
     else mkdirSync(this.data);
   }
 
@@ -148,12 +155,16 @@ export class Lane {
     if (!trace) return command;
     // -D: the process itself, not strace, is our child and gets our signals
     if (trace.strace) return ['strace', '-D', '-f', '-qq', '-y', '-e', `trace=${STRACED.join(',')}`, '-e', 'signal=none', '-o', this.report, ...command];
-    return [killAt, this.data, this.report, ...(trace.point ? [trace.side, String(trace.point)] : []), ...command];
+    return [killAt, this.folder, this.report, ...(trace.point ? [trace.side, String(trace.point)] : []), ...command];
   }
 
-  start(only, trace) {
-    return new Process(this.command([program, 'serve', '-c', this.config, '--only', only], trace));
+  run(command, trace) {
+    const started = new Process(this.command(command, trace));
+    this.processes = [...this.processes.filter(({ alive }) => alive), started];
+    return started;
   }
+
+  start(only, trace) { return this.run([program, 'serve', '-c', this.config, ...(only ? ['--only', only] : [])], trace); }
 
   /** The points of the last trace, as [call, path]; what ended it. */
   points() {
@@ -162,13 +173,13 @@ export class Lane {
     return { points: lines.map((line) => line.split(' ').slice(1)), killed: last.startsWith('killed'), last };
   }
 
-  /** How many calls strace saw that write, sync, rename, cut or remove files of the data folder. */
+  /** How many calls strace saw that write, sync, rename, cut or remove files of the lane. */
   straced() {
-    return readFileSync(this.report, 'utf8').split('\n').filter((line) => line.includes(this.data) && !line.includes(' resumed>')).length;
+    return readFileSync(this.report, 'utf8').split('\n').filter((line) => line.includes(`${this.folder}/`) && !line.includes(' resumed>')).length;
   }
 
-  async state() {
-    return JSON.parse((await run(storeState, [this.data], { maxBuffer: 64 << 20 })).stdout);
+  async state(folder = this.data) {
+    return JSON.parse((await run(storeState, [folder], { maxBuffer: 64 << 20 })).stdout);
   }
 
   /** Runs SQL on the database, which is made when there is none: for a store of a former version. */
@@ -195,13 +206,16 @@ export class Lab {
   async keep(lane, name) {
     const folder = path.join(this.folder, name);
     mkdirSync(folder);
-    await run('cp', ['-a', '--reflink=auto', lane.data, lane.pacs.folder, folder]);
+    const parts = [lane.data, lane.pacs.folder, lane.backup].filter(existsSync);
+    await run('cp', ['-a', '--reflink=auto', ...parts, folder]);
     return folder;
   }
 
   async close({ keep = false } = {}) {
     this.kept = keep;
-    for (const { pacs } of this.lanes) await pacs.process.kill();
+    for (const lane of this.lanes) lane.closed = true;
+    for (const { pacs, processes } of this.lanes)
+      for (const each of [pacs.process, ...processes]) if (each.alive) await each.kill();
     if (!keep) rmSync(this.folder, { recursive: true, force: true });
   }
 }

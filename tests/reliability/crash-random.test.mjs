@@ -6,11 +6,11 @@
 
 import assert from 'node:assert/strict';
 import path from 'node:path';
-import { Client, freePort, processTree, program, sleep } from '../../packaging/appliance.mjs';
+import { Client, freePort, processTree, sleep } from '../../packaging/appliance.mjs';
 import { skip } from '../integration/scenario.mjs';
 import { Ledger, checkPacs, checkStore } from './crash-check.mjs';
 import { Slices, chest } from './crash-instances.mjs';
-import { Lab, Process, missing } from './crash-lab.mjs';
+import { Lab, missing } from './crash-lab.mjs';
 import { PASSWORD, addUser } from './crash-phases.mjs';
 import { generator } from './crash-seed.mjs';
 
@@ -34,7 +34,7 @@ class Crew {
     const worker = this.lane.start(role);
     this.running.set(role, worker);
     worker.ended.then((status) => {
-      if (this.stopping) return;
+      if (this.stopping || this.lane.closed) return;
       if (status !== 'SIGKILL') this.unexpected.push(`${role} ended with ${status}:\n${worker.log.split('\n').slice(-6).join('\n')}`);
       this.start(role);
     });
@@ -101,7 +101,7 @@ async function killSupervised(context, random) {
   const { lane } = context;
   let appliance = null;
   for (let kill = 0; kill < SUPERVISED_KILLS; kill++) {
-    if (!appliance?.alive) appliance = new Process([program, 'serve', '-c', lane.config]);
+    if (!appliance?.alive) appliance = lane.start();
     await appliance.line(/ scp listening /);
     await sleep(300 + 500 * random());
     const [supervisor, ...children] = processTree(appliance.child.pid);
@@ -110,7 +110,7 @@ async function killSupervised(context, random) {
     context.kills++;
     if (victim === supervisor) await appliance.ended; // its children follow: they hold its standard error
   }
-  if (!appliance.alive) appliance = new Process([program, 'serve', '-c', lane.config]);
+  if (!appliance.alive) appliance = lane.start();
   return appliance;
 }
 
