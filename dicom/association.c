@@ -181,6 +181,10 @@ int association_timeout_s(const struct association *association) {
     return association->timeout_s;
 }
 
+void association_set_timeout_s(struct association *association, int timeout_s) {
+    association->timeout_s = timeout_s;
+}
+
 uint16_t association_next_message_id(struct association *association) {
     return association->message_id++;
 }

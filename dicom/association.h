@@ -40,7 +40,15 @@ void association_abort(struct association *association);
 
 /* ---- server: dicom/dimse.c --------------------------------------------------------------------------- */
 
-enum command_kind { COMMAND_ECHO, COMMAND_STORE, COMMAND_OTHER, COMMAND_CANCEL, COMMAND_RELEASE, COMMAND_ABORT };
+enum command_kind {
+    COMMAND_ECHO,
+    COMMAND_STORE,
+    COMMAND_EVENT,
+    COMMAND_OTHER,
+    COMMAND_CANCEL,
+    COMMAND_RELEASE,
+    COMMAND_ABORT
+};
 struct command {
     enum command_kind kind;
     uint8_t context_id;
@@ -48,7 +56,7 @@ struct command {
     bool has_dataset;
     char sop_class_uid[DICOM_UID_SIZE], sop_instance_uid[DICOM_UID_SIZE]; /* as the command says */
     char context_class_uid[DICOM_UID_SIZE], transfer_syntax_uid[DICOM_UID_SIZE];
-    struct bytes dataset; /* of C-STORE, encoded as received; owned: bytes_free */
+    struct bytes dataset; /* encoded as received; owned: bytes_free */
     bool too_large;       /* the data set was longer than size_max: read to its end, thrown away */
 };
 /* Reads a command with its data set. ERR_NETWORK: closed or silent; ERR_INPUT: against the protocol; ERR_LIMIT: the
@@ -81,6 +89,20 @@ struct store_request {
 };
 bool association_store(struct association *association, const struct store_request *request, uint16_t *status,
                        struct err *err) PULMO_MUST_USE;
+/* Any other request with a data set, in Implicit VR Little Endian; its answers are read with command_read.
+ * ERR_UNSUPPORTED when the peer did not accept the class. */
+enum { FIELD_FIND = 0x0020, FIELD_ACTION = 0x0130, FIELD_RESPONSE = 0x8000 }; /* Command Field, PS3.7 E.1 */
+struct plain_request {
+    uint16_t field;
+    const char *sop_class_uid;
+    const char *sop_instance_uid; /* of N-ACTION; NULL = none */
+    uint16_t action_type;
+    struct bytes dataset; /* borrowed */
+};
+bool association_request(struct association *association, const struct plain_request *request, uint16_t *message_id,
+                         struct err *err) PULMO_MUST_USE;
+/* How long the next reads may wait. */
+void association_set_timeout_s(struct association *association, int timeout_s);
 bool association_release(struct association *association, struct err *err) PULMO_MUST_USE;
 
 /* For dimse.c. */

@@ -359,10 +359,7 @@ bool shim_get_text(const struct shim_dataset *dataset, uint32_t tag, long index,
 }
 
 size_t shim_value_count(const struct shim_dataset *dataset, uint32_t tag) {
-    return value_or<size_t>(0, [&] {
-        DcmElement *element = find(dataset, tag);
-        return element != nullptr ? size_t(element->getVM()) : 0;
-    });
+    return value_or<size_t>(0, [&] { return find(dataset, tag) ? size_t(find(dataset, tag)->getVM()) : 0; });
 }
 
 bool shim_get_bytes(const struct shim_dataset *dataset, uint32_t tag, const uint8_t **data, size_t *size) {
@@ -387,11 +384,9 @@ static DcmSequenceOfItems *sequence_of(const struct shim_dataset *dataset, uint3
     return element != nullptr && element->ident() == EVR_SQ ? OFstatic_cast(DcmSequenceOfItems *, element) : nullptr;
 }
 
-size_t shim_item_count(const struct shim_dataset *dataset, uint32_t sequence_tag) {
-    return value_or<size_t>(0, [&] {
-        DcmSequenceOfItems *sequence = sequence_of(dataset, sequence_tag);
-        return sequence != nullptr ? size_t(sequence->card()) : 0;
-    });
+size_t shim_item_count(const struct shim_dataset *dataset, uint32_t tag) {
+    return value_or<size_t>(0,
+                            [&] { return sequence_of(dataset, tag) ? size_t(sequence_of(dataset, tag)->card()) : 0; });
 }
 
 struct shim_dataset *shim_item(const struct shim_dataset *dataset, uint32_t sequence_tag, size_t index) {
@@ -421,10 +416,7 @@ static DcmPixelSequence *fragments_of(const struct shim_dataset *dataset) {
 }
 
 size_t shim_fragment_count(const struct shim_dataset *dataset) {
-    return value_or<size_t>(0, [&] {
-        DcmPixelSequence *sequence = fragments_of(dataset);
-        return sequence != nullptr ? size_t(sequence->card()) : 0;
-    });
+    return value_or<size_t>(0, [&] { return fragments_of(dataset) ? size_t(fragments_of(dataset)->card()) : 0; });
 }
 
 bool shim_fragment(const struct shim_dataset *dataset, size_t index, const uint8_t **data, size_t *size) {
@@ -687,6 +679,15 @@ bool shim_dul_accept(struct shim_dul *dul, const char *const *sop_class_uids, si
         if (condition.good())
             condition = ASC_acceptContextsWithPreferredTransferSyntaxes(parameters, classes.data(), int(sop_classes),
                                                                         syntaxes.data(), int(transfer_syntaxes));
+        /* Who reports on a commitment opens an association as SCP: PS3.4 J.3.3, PS3.7 D.3.3.4. Some do not negotiate
+         * that. */
+        for (int i = 0; condition.good() && i < ASC_countPresentationContexts(parameters); i++) {
+            T_ASC_PresentationContext context;
+            condition = ASC_getPresentationContext(parameters, i, &context);
+            if (condition.good() && strcmp(context.abstractSyntax, UID_StorageCommitmentPushModelSOPClass) == 0)
+                condition = ASC_acceptPresentationContext(parameters, context.presentationContextID, plain[1],
+                                                          ASC_SC_ROLE_SCP, OFTrue);
+        }
         condition = condition.good() ? ASC_acknowledgeAssociation(own(dul)) : condition;
         return condition.good() || network_failed(err, "association cannot be acknowledged", condition);
     });

@@ -122,8 +122,8 @@ struct shim_request {
 };
 struct shim_dul *shim_dul_receive(struct shim_network *network, int socket, uint32_t pdu_bytes,
                                   struct shim_request *out, struct err *err);
-/* Accepts the presentation contexts of C-ECHO and of every SOP class in sop_class_uids with the first syntax in
- * transfer_syntax_uids that was proposed. */
+/* Accepts the presentation contexts of C-ECHO, of Storage Commitment reports, and of every SOP class in sop_class_uids
+ * with the first syntax in transfer_syntax_uids that was proposed. */
 bool shim_dul_accept(struct shim_dul *dul, const char *const *sop_class_uids, size_t sop_classes,
                      const char *const *transfer_syntax_uids, size_t transfer_syntaxes, struct err *err) PULMO_MUST_USE;
 void shim_dul_reject(struct shim_dul *dul, int result, int source, int reason); /* PS3.8 table 9-21 */

@@ -28,6 +28,18 @@ struct dicom_event { /* borrowed; for the audit trail: no patient data */
 };
 typedef void dicom_event_sink(void *context, const struct dicom_event *event);
 
+/* What a peer says of a Storage Commitment that was asked for (PS3.4 J.3.3); borrowed. */
+struct dicom_reference {
+    char sop_class_uid[DICOM_UID_SIZE], sop_instance_uid[DICOM_UID_SIZE];
+};
+struct dicom_commitment_report {
+    char transaction_uid[DICOM_UID_SIZE];
+    const struct dicom_reference *stored, *failed;
+    size_t stored_count, failed_count;
+};
+/* True when the report is noted for good. ERR_NOT_FOUND: such a transaction was never asked for (0x0112). */
+typedef bool dicom_commitment_sink(void *context, const struct dicom_commitment_report *report, struct err *err);
+
 struct dicom_tls {
     const char *key_file, *certificate_file, *ca_file;
     bool require_peer_certificate;
@@ -36,10 +48,11 @@ struct dicom_scp_config {
     uint16_t port; /* 0 = any free one */
     const char *bind_address;
     const char *ae_title;
-    const char *called_aets;     /* comma-separated; empty = only ae_title */
-    const char *calling_aets;    /* comma-separated allow-list; empty = all */
-    const char *addresses;       /* comma-separated addresses or CIDR networks; empty = all */
-    const struct dicom_tls *tls; /* NULL = plain */
+    const char *called_aets;            /* comma-separated; empty = only ae_title */
+    const char *calling_aets;           /* comma-separated allow-list; empty = all */
+    const char *addresses;              /* comma-separated addresses or CIDR networks; empty = all */
+    const struct dicom_tls *tls;        /* NULL = plain */
+    dicom_commitment_sink *commitments; /* with the context of the SCP; NULL = no reports are taken */
     uint32_t associations_max;
     size_t instance_bytes_max;
     uint32_t pdu_bytes_max;
@@ -76,6 +89,31 @@ bool dicom_echo(const struct dicom_destination *destination, struct err *err) PU
 typedef bool dicom_send_progress(void *context, size_t index, uint16_t status, const char *error);
 bool dicom_send(const struct dicom_destination *destination, const char *const *paths, size_t count,
                 dicom_send_progress *progress, void *context, struct err *err) PULMO_MUST_USE;
+
+/* ---- asking what a peer has: dicom/commitment.c, dicom/find.c ---------------------------------------- */
+
+/* Asks the peer to commit itself to the safekeeping of instances (Storage Commitment Push Model, PS3.4 J.3.2). True
+ * when it took the request. Its report comes to the SCP at any later time, or at once on this association: then to the
+ * sink. ERR_UNSUPPORTED the peer does not offer this, or refuses the request. transaction_uid: never used before. */
+struct dicom_commitment {
+    const char *transaction_uid;
+    const struct dicom_reference *references;
+    size_t count;
+};
+bool dicom_commitment_request(const struct dicom_destination *destination, const struct dicom_commitment *commitment,
+                              dicom_commitment_sink *sink, void *context, struct err *err) PULMO_MUST_USE;
+/* Asks for the instances that the peer has of the series of a study (C-FIND, Study Root, IMAGE level, PS3.4 C.6.2). The
+ * row is called for each; false from it ends the question. ERR_UNSUPPORTED the peer does not offer this. */
+struct dicom_find {
+    const char *study_uid;
+    const char *const *series_uids;
+    size_t series_count;
+};
+typedef bool dicom_find_row(void *context, const char *sop_instance_uid, struct err *err);
+bool dicom_find_instances(const struct dicom_destination *destination, const struct dicom_find *find,
+                          dicom_find_row *row, void *context, struct err *err) PULMO_MUST_USE;
+/* A UID that nobody used before: 2.25.<random UUID> (PS3.5 B.2). */
+bool dicom_uid_new(char out[DICOM_UID_SIZE], struct err *err) PULMO_MUST_USE;
 
 /* ---- CT series: dicom/ct.c --------------------------------------------------------------------------- */
 

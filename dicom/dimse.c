@@ -8,9 +8,10 @@
 /* Commands are sets of group 0000 in Implicit VR Little Endian, PS3.7 6.3.1 and E. They are read here, and not by the
  * toolkit, because that grows a command for as long as the peer sends one. */
 #define COMMAND_BYTES_MAX ((size_t)16 * 1024)
-#define OVERRUN_FACTOR 4 /* a data set this many times over the limit is not read to its end */
+#define EVENT_BYTES_MAX ((size_t)16 << 20) /* an N-EVENT-REPORT names each instance of a study */
+#define OVERRUN_FACTOR 4                   /* a data set this many times over the limit is not read to its end */
 
-enum { FIELD_STORE = 0x0001, FIELD_ECHO = 0x0030, FIELD_CANCEL = 0x0FFF, FIELD_RESPONSE = 0x8000 };
+enum { FIELD_STORE = 0x0001, FIELD_ECHO = 0x0030, FIELD_EVENT = 0x0100, FIELD_CANCEL = 0x0FFF };
 enum { NO_DATASET = 0x0101, HAS_DATASET = 0x0001 };
 #define VERIFICATION_CLASS "1.2.840.10008.1.1"
 
@@ -155,9 +156,16 @@ static enum command_kind kind_of(uint16_t field) {
     switch (field) {
     case FIELD_STORE: return COMMAND_STORE;
     case FIELD_ECHO: return COMMAND_ECHO;
+    case FIELD_EVENT: return COMMAND_EVENT;
     case FIELD_CANCEL: return COMMAND_CANCEL;
     default: return COMMAND_OTHER;
     }
+}
+
+static size_t dataset_limit(enum command_kind kind, size_t size_max) {
+    if (kind == COMMAND_STORE)
+        return size_max;
+    return kind == COMMAND_EVENT ? EVENT_BYTES_MAX : COMMAND_BYTES_MAX;
 }
 
 static bool read_message(struct association *association, size_t size_max, struct command *out, struct err *err) {
@@ -180,8 +188,7 @@ static bool read_message(struct association *association, size_t size_max, struc
         return false;
     out->context_id = pdv.context_id;
     out->kind = kind_of(out->field);
-    return !out->has_dataset ||
-           collect_dataset(association, out->kind == COMMAND_STORE ? size_max : COMMAND_BYTES_MAX, out, err);
+    return !out->has_dataset || collect_dataset(association, dataset_limit(out->kind, size_max), out, err);
 }
 
 bool command_read(struct association *association, size_t size_max, struct command *out, struct err *err) {
@@ -291,4 +298,28 @@ bool association_store(struct association *association, const struct store_reque
     return shim_dul_write(association_dul(association), context, SHIM_PDV_COMMAND, &bytes, err) &&
            shim_dul_write(association_dul(association), context, SHIM_PDV_DATASET, &request->dataset, err) &&
            read_response(association, message_id, FIELD_STORE, status, err);
+}
+
+bool association_request(struct association *association, const struct plain_request *request, uint16_t *message_id,
+                         struct err *err) {
+    const uint8_t context = find_context(association, request->sop_class_uid, NULL);
+    const bool is_action = request->field == FIELD_ACTION;
+    struct builder builder;
+    if (context == 0)
+        return err_set(err, ERR_UNSUPPORTED, "the peer does not accept SOP class %s", request->sop_class_uid);
+    *message_id = association_next_message_id(association);
+    begin(&builder);
+    add_uid(&builder, is_action ? 0x0003 : 0x0002, request->sop_class_uid); /* Requested, Affected SOP Class UID */
+    add_u16(&builder, 0x0100, request->field);
+    add_u16(&builder, 0x0110, *message_id);
+    if (!is_action)
+        add_u16(&builder, 0x0700, 0); /* medium priority */
+    add_u16(&builder, 0x0800, HAS_DATASET);
+    if (is_action) {
+        add_uid(&builder, 0x1001, request->sop_instance_uid); /* Requested SOP Instance UID */
+        add_u16(&builder, 0x1008, request->action_type);
+    }
+    const struct bytes bytes = finish(&builder);
+    return shim_dul_write(association_dul(association), context, SHIM_PDV_COMMAND, &bytes, err) &&
+           shim_dul_write(association_dul(association), context, SHIM_PDV_DATASET, &request->dataset, err);
 }

@@ -1,4 +1,5 @@
 #include "dicom/association.h"
+#include "dicom/commitment.h"
 #include "dicom/dicom.h"
 #include "dicom/scp_access.h"
 
@@ -70,6 +71,7 @@ struct dicom_scp {
     struct access *access;
     dicom_sink *sink;
     dicom_event_sink *events;
+    dicom_commitment_sink *commitments;
     void *context;
     size_t instance_bytes_max, associations_max;
     int timeout_s;
@@ -181,6 +183,8 @@ static bool answer(struct worker *worker, const struct command *command, struct 
     switch (command->kind) {
     case COMMAND_ECHO: return command_respond(worker->association, command, STATUS_SUCCESS, NULL, err);
     case COMMAND_STORE: return answer_store(worker, command, err);
+    case COMMAND_EVENT:
+        return commitment_answer(worker->association, command, worker->scp->commitments, worker->scp->context, err);
     case COMMAND_OTHER: return command_respond(worker->association, command, STATUS_NO_SUCH_OPERATION, NULL, err);
     default: return true; /* C-CANCEL is not answered */
     }
@@ -452,6 +456,7 @@ struct dicom_scp *dicom_scp_start(const struct dicom_scp_config *config, dicom_s
     pthread_condattr_destroy(&monotonic);
     scp->sink = sink;
     scp->events = events;
+    scp->commitments = config->commitments;
     scp->context = context;
     scp->timeout_s = config->timeout_s > 0 ? config->timeout_s : 30;
     scp->instance_bytes_max = config->instance_bytes_max > 0 ? config->instance_bytes_max : (size_t)256 << 20;

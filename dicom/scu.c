@@ -1,5 +1,5 @@
-#include "dicom/association.h"
-#include "dicom/dicom.h"
+#include "dicom/scu.h"
+
 #include "dicom/part10.h"
 
 #include <stdio.h>
@@ -18,8 +18,8 @@ static const struct shim_tls *tls_of(const struct dicom_destination *destination
     return out;
 }
 
-static struct association *connect_to(const struct dicom_destination *destination,
-                                      const struct shim_proposal *proposals, size_t count, struct err *err) {
+struct association *scu_connect(const struct dicom_destination *destination, const struct shim_proposal *proposals,
+                                size_t count, struct err *err) {
     struct shim_tls tls;
     const struct connect_config config = {.host = destination->host,
                                           .called_aet = destination->called_aet,
@@ -35,7 +35,7 @@ static struct association *connect_to(const struct dicom_destination *destinatio
 
 bool dicom_echo(const struct dicom_destination *destination, struct err *err) {
     const struct shim_proposal proposal = {"1.2.840.10008.1.1", "1.2.840.10008.1.2"};
-    PULMO_SCOPED(association_close_at) struct association *association = connect_to(destination, &proposal, 1, err);
+    PULMO_SCOPED(association_close_at) struct association *association = scu_connect(destination, &proposal, 1, err);
     return association != NULL && association_echo(association, err) && association_release(association, err);
 }
 
@@ -158,7 +158,7 @@ bool dicom_send(const struct dicom_destination *destination, const char *const *
     if (contexts == 0)
         return err_set(err, ERR_INPUT, "none of %zu files can be sent: %.300s", count, count ? files[0].problem : "");
     PULMO_SCOPED(association_close_at)
-    struct association *association = connect_to(destination, proposals, contexts, err);
+    struct association *association = scu_connect(destination, proposals, contexts, err);
     if (association == NULL)
         return false;
     const struct batch batch = {paths, files, count, progress, context};

@@ -1,8 +1,10 @@
 #include "dicom/dicom.h"
 #include "digest.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 
 /* Decimal text of 16 big-endian bytes, by repeated division by ten. */
 static void decimal_of(const uint8_t bytes[16], char *out) {
@@ -28,6 +30,18 @@ static void decimal_of(const uint8_t bytes[16], char *out) {
 
 static unsigned hex_digit(char digit) {
     return (unsigned)(digit <= '9' ? digit - '0' : digit - 'a' + 10);
+}
+
+bool dicom_uid_new(char out[DICOM_UID_SIZE], struct err *err) {
+    uint8_t uuid[16];
+    char decimal[40];
+    if (getrandom(uuid, sizeof uuid, 0) != (ssize_t)sizeof uuid)
+        return err_set(err, ERR_INTERNAL, "no random bytes: %s", strerror(errno));
+    uuid[6] = (uint8_t)((uuid[6] & 0x0F) | 0x40); /* RFC 9562 5.4: version 4, random */
+    uuid[8] = (uint8_t)((uuid[8] & 0x3F) | 0x80);
+    decimal_of(uuid, decimal);
+    snprintf(out, DICOM_UID_SIZE, "2.25.%s", decimal);
+    return true;
 }
 
 bool dicom_uid_derive(const char *text, char out[DICOM_UID_SIZE], struct err *err) {
