@@ -51,6 +51,12 @@ bool artifact_write(struct store *store, const struct store_artifact *artifacts,
     return true;
 }
 
+/* Under the write lock; see retention_blob_needed. The job is tried again, and writes the content again. */
+static bool content_is_here(struct store *store, const struct artifact_set *set, size_t index, struct err *err) {
+    return blob_present(store->config.folder, set->names->items[index], (int64_t)set->artifacts[index].size) ||
+           err_set(err, ERR_BUSY, "the content of %s is gone before its row was written", set->artifacts[index].name);
+}
+
 static bool outbox_queue(struct store *store, int64_t result_id, const char *name, struct err *err) {
     for (size_t index = 0; index < store->destination_count; index++)
         if (!sql_run(
@@ -66,7 +72,8 @@ static bool outbox_queue(struct store *store, int64_t result_id, const char *nam
 bool artifact_rows(struct store *store, const struct artifact_set *set, struct err *err) {
     for (size_t index = 0; index < set->count; index++) {
         const struct store_artifact *artifact = &set->artifacts[index];
-        if (!sql_run(store,
+        if (!content_is_here(store, set, index, err) ||
+            !sql_run(store,
                      "INSERT INTO artifact (result_id, name, media_type, blob_sha256, blob_size, job_id)"
                      " VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                      SQL_VALUES(sql_int(set->result_id), sql_text(artifact->name), sql_text(artifact->media_type),
@@ -159,7 +166,8 @@ static bool study_rows(struct store *store, const struct store_job *job, const s
                        struct err *err) {
     for (size_t index = 0; index < set->count; index++) {
         const struct store_artifact *artifact = &set->artifacts[index];
-        if (!sql_run(store,
+        if (!content_is_here(store, set, index, err) ||
+            !sql_run(store,
                      "INSERT INTO study_artifact (study_uid, job_id, name, media_type, blob_sha256, blob_size)"
                      " VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                      SQL_VALUES(sql_text(job->study_uid), sql_int(job->id), sql_text(artifact->name),
@@ -169,6 +177,16 @@ static bool study_rows(struct store *store, const struct store_job *job, const s
             return err_within(err, "artifact %s of study %s", artifact->name, job->study_uid);
     }
     return true;
+}
+
+/* What an earlier decoding left is of no use any more: nobody reads but the newest. */
+static bool former_drop(struct store *store, const struct store_job *job, struct err *err) {
+    return sql_run(store,
+                   "INSERT INTO blob_purge SELECT DISTINCT blob_sha256 FROM study_artifact"
+                   " WHERE study_uid = ?1 AND job_id < ?2 ON CONFLICT DO NOTHING",
+                   SQL_VALUES(sql_text(job->study_uid), sql_int(job->id)), err) &&
+           sql_run(store, "DELETE FROM study_artifact WHERE study_uid = ?1 AND job_id < ?2",
+                   SQL_VALUES(sql_text(job->study_uid), sql_int(job->id)), err);
 }
 
 /* Not audited: derived from the instances alone, it is no fact of its own. */
@@ -182,5 +200,5 @@ bool store_decode_finish(struct store *store, const struct store_job *job, const
         return false;
     struct artifact_set set = {.artifacts = artifacts, .count = artifact_count, .names = &names};
     return sql_begin(store, &transaction, err) && job_held(store, job, err) && study_rows(store, job, &set, err) &&
-           job_done(store, job, err) && sql_commit(&transaction, err);
+           former_drop(store, job, err) && job_done(store, job, err) && sql_commit(&transaction, err);
 }

@@ -74,10 +74,17 @@ typedef bool backup_file_visit(void *context, const char *digest, const char *na
 bool backup_manifest_read(const char *folder, struct backup_manifest *out, backup_file_visit *visit, void *context,
                           struct err *err) PULMO_MUST_USE;
 
+/* SQL of images that are not purged. Backups and stores may be older than that column: then the innermost name is that
+ * of the one-row table around it, which is NULL, and every image counts. */
+#define BACKUP_IMAGES_SQL                                                                         \
+    "SELECT blob_sha256, blob_size FROM instance, (SELECT NULL AS purged_ms) AS before_retention" \
+    " WHERE (sop_instance_uid, blob_sha256) IN"                                                   \
+    " (SELECT sop_instance_uid, blob_sha256 FROM instance AS kept WHERE purged_ms IS NULL)"
+
 /* SQL of every content that rows name, with its size, in the order of digests. */
-#define BACKUP_CONTENTS_SQL                              \
-    "SELECT blob_sha256, blob_size FROM instance UNION " \
-    "SELECT blob_sha256, blob_size FROM artifact UNION " \
-    "SELECT blob_sha256, blob_size FROM study_artifact ORDER BY 1"
+#define BACKUP_CONTENTS_SQL                                                \
+    BACKUP_IMAGES_SQL " UNION "                                            \
+                      "SELECT blob_sha256, blob_size FROM artifact UNION " \
+                      "SELECT blob_sha256, blob_size FROM study_artifact ORDER BY 1"
 
 #endif

@@ -3,8 +3,9 @@
  * - no open association sent its latest instance to it. An association that has moved on to another study holds the
  * ones before for HOLD_QUIETS quiet times only, and none holds for longer than HOLD_MAX_MS: a silent peer must not stop
  * a study for ever;
- * - no instance of it was refused for lack of room or a disk error and not sent again, for at most HOLD_MAX_MS.
- * Completeness is of a revision: a late slice makes the next one, and its own jobs. */
+ * - no instance of it was refused for lack of room or a disk error and not sent again, for at most HOLD_MAX_MS;
+ * - none of its images are purged: a late slice alone would be analysed as a study of one slice. It waits for the
+ * whole. Completeness is of a revision: a late slice makes the next one, and its own jobs. */
 #include "store/complete.h"
 
 #include <stdio.h>
@@ -40,6 +41,8 @@ static bool complete_find(struct store *store, int64_t now_ms, char study_uid[DI
         "  CASE WHEN last_study_uid = study.study_uid THEN ?4 ELSE min(?3, ?4) END > ?1)"
         " AND NOT EXISTS (SELECT 1 FROM instance_refused"
         "  WHERE instance_refused.study_uid = study.study_uid AND max(refused_ms, last_received_ms) + ?4 > ?1)"
+        " AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.study_uid = study.study_uid AND current = 1"
+        "  AND purged_ms IS NOT NULL)"
         " ORDER BY last_received_ms LIMIT 1",
         SQL_VALUES(sql_int(now_ms), sql_int(store->config.quiet_ms), sql_int(HOLD_QUIETS * store->config.quiet_ms),
                    sql_int(HOLD_MAX_MS)),
@@ -61,6 +64,10 @@ static bool job_add(struct store *store, const char *study_uid, enum store_job_k
                    " SELECT ?2, study_uid, revision, ?3, ?3 FROM study WHERE study_uid = ?1"
                    " ON CONFLICT DO UPDATE SET revision = excluded.revision, attempt = 0, due_ms = excluded.due_ms",
                    SQL_VALUES(sql_text(study_uid), sql_int(kind), sql_int(now_ms)), err);
+}
+
+bool complete_decode(struct store *store, const char *study_uid, int64_t now_ms, struct err *err) {
+    return job_add(store, study_uid, STORE_JOB_DECODE, now_ms, err);
 }
 
 static bool complete_audit(struct store *store, const char *study_uid, struct err *err) {

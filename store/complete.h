@@ -8,4 +8,7 @@
  */
 bool complete_queue(struct store *store, int64_t now_ms, struct err *err) PULMO_MUST_USE;
 
+/* Queues decoding alone: the images are those of the result at hand, and here again. Needs an open transaction. */
+bool complete_decode(struct store *store, const char *study_uid, int64_t now_ms, struct err *err) PULMO_MUST_USE;
+
 #endif

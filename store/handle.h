@@ -5,9 +5,10 @@
 #include "store/sql.h"
 #include "store/store.h"
 
-#define STORE_STATEMENTS_MAX 160
+#define STORE_STATEMENTS_MAX 224
 #define STORE_DESTINATIONS_MAX 16
 #define STORE_DESTINATION_SIZE 64
+#define STORE_CONFIRMING_SIZE (STORE_DESTINATIONS_MAX * (STORE_DESTINATION_SIZE * 6 + 3) + 3)
 #define STORE_LEASE_SIZE 40
 #define STORE_HOLDER_SIZE 17
 
@@ -22,9 +23,10 @@ struct store {
     size_t statement_count;
     char destinations[STORE_DESTINATIONS_MAX][STORE_DESTINATION_SIZE];
     size_t destination_count;
-    char holder[STORE_HOLDER_SIZE]; /* name in holders/ */
-    int holder_file;                /* its lock; -1 until the first lease */
-    int watch;                      /* inotify on the write-ahead log; -1 until store_wait is called */
+    char confirming[STORE_CONFIRMING_SIZE]; /* JSON array of destinations that are asked to confirm */
+    char holder[STORE_HOLDER_SIZE];         /* name in holders/ */
+    int holder_file;                        /* its lock; -1 until the first lease */
+    int watch;                              /* inotify on the write-ahead log; -1 until store_wait is called */
 };
 
 /* count random bytes as hexadecimal text, from the kernel. */
@@ -37,6 +39,7 @@ int64_t store_backoff_ms(uint32_t attempt, int64_t first_ms, int64_t max_ms);
 #define STORE_BACKOFF_REFUSED_MS (5 * 60 * 1000)
 #define STORE_BACKOFF_JOB_MAX_MS (10 * 60 * 1000)
 #define STORE_BACKOFF_OUTBOX_MAX_MS (60 * 60 * 1000)
+#define STORE_BACKOFF_CONFIRM_MAX_MS (24 * 60 * 60 * 1000)
 /* Times that lie further ahead than any lease or wait can reach come from a clock that was set back, and count as over.
  * The margin: callers read the clock before they wait for the database, so a later caller may hold an earlier time. */
 #define STORE_CLOCK_MARGIN_MS (60 * 1000)

@@ -46,7 +46,7 @@ static void read_content(const char *folder, const char *sha256, int64_t size, s
 /* Images and results of the studies that came last. */
 #define NEWEST_CONTENTS                                                                    \
     "WITH newest AS (SELECT study_uid FROM study ORDER BY last_received_ms DESC LIMIT ?1)" \
-    " SELECT blob_sha256, blob_size FROM instance WHERE study_uid IN newest UNION"         \
+    " " BACKUP_IMAGES_SQL " AND study_uid IN newest UNION"                                 \
     " SELECT blob_sha256, blob_size FROM artifact WHERE result_id IN"                      \
     " (SELECT id FROM result WHERE study_uid IN newest) UNION"                             \
     " SELECT blob_sha256, blob_size FROM study_artifact WHERE study_uid IN newest"

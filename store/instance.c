@@ -7,6 +7,7 @@
 #include "store/audit.h"
 #include "store/blob.h"
 #include "store/handle.h"
+#include "store/retention.h"
 #include "store/version.h"
 
 /* Another association may store the same UID between the decision and the commit: then decide again. */
@@ -143,20 +144,48 @@ static bool version_store(struct store *store, struct put *put, struct err *err)
     if (foreign)
         put->decision.version = VERSION_FOREIGN;
     bool corrected = put->decision.version == VERSION_CORRECTED;
-    bool current = put->decision.version == VERSION_FIRST || corrected;
-    return (!corrected || (current_retire(store, instance, err) && study_correct(store, instance, err))) &&
-           instance_insert(store, put, current, err) && (!current || revision_next(store, instance->study_uid, err));
+    bool returned = put->decision.version == VERSION_TRANSCODED && put->decision.first_purged;
+    bool current = put->decision.version == VERSION_FIRST || corrected || returned;
+    return (!(corrected || returned) || current_retire(store, instance, err)) &&
+           (!corrected || study_correct(store, instance, err)) && instance_insert(store, put, current, err) &&
+           (!current || returned || revision_next(store, instance->study_uid, err)) &&
+           (!current || retention_restore(store, instance->study_uid, put->now_ms, err));
+}
+
+/* The same image again. One that was purged, or whose content the disk has lost, is here again: with its old content
+ * where that was not removed yet, else with what was just written. */
+static bool version_same(struct store *store, const struct put *put, struct err *err) {
+    const struct instance *instance = put->input.instance;
+    const struct version_decision *decision = &put->decision;
+    bool kept = blob_present(store->config.folder, decision->same, decision->same_size);
+    return sql_run(store,
+                   "UPDATE instance SET blob_sha256 = ?3, blob_size = ?4, purged_ms = NULL"
+                   " WHERE sop_instance_uid = ?1 AND blob_sha256 = ?2 AND (purged_ms IS NOT NULL OR blob_sha256 <> ?3)",
+                   SQL_VALUES(sql_text(instance->sop_instance_uid), sql_text(decision->same),
+                              sql_text(kept ? decision->same : put->input.blob),
+                              sql_int(kept ? decision->same_size : (int64_t)instance->part10_size)),
+                   err) &&
+           (!sql_changes(store) || retention_restore(store, instance->study_uid, put->now_ms, err));
 }
 
 static bool put_rows(struct store *store, struct put *put, struct err *err) {
     const struct instance *instance = put->input.instance;
-    return study_touch(store, put, err) && (put->decision.version == VERSION_SAME || version_store(store, put, err)) &&
+    bool same = put->decision.version == VERSION_SAME;
+    return study_touch(store, put, err) && (same ? version_same(store, put, err) : version_store(store, put, err)) &&
            source_note(store, put, err) && association_note(store, instance, err) && version_audit(store, put, err) &&
            sql_run(store, "DELETE FROM instance_refused WHERE sop_instance_uid = ?1",
                    SQL_VALUES(sql_text(instance->sop_instance_uid)), err);
 }
 
-/* *again = the versions of the UID are no longer those that the decision saw. */
+/* The content that a row will name; see retention_blob_needed. */
+static bool content_is_here(struct store *store, const struct put *put) {
+    const struct version_decision *decision = &put->decision;
+    return blob_present(store->config.folder, put->input.blob, (int64_t)put->input.instance->part10_size) ||
+           (decision->version == VERSION_SAME &&
+            blob_present(store->config.folder, decision->same, decision->same_size));
+}
+
+/* *again = the versions of the UID are no longer those that the decision saw, or the content was removed since. */
 static bool put_commit(struct store *store, struct put *put, bool *again, struct err *err) {
     PULMO_SCOPED(sql_rollback_at) struct sql_transaction transaction = {0};
     int64_t known = 0;
@@ -164,7 +193,7 @@ static bool put_commit(struct store *store, struct put *put, bool *again, struct
         !sql_integer(store, "SELECT count(*) FROM instance WHERE sop_instance_uid = ?1",
                      SQL_VALUES(sql_text(put->input.instance->sop_instance_uid)), &known, err))
         return false;
-    *again = known != put->decision.known;
+    *again = known != put->decision.known || !content_is_here(store, put);
     return *again || (put_rows(store, put, err) && sql_commit(&transaction, err));
 }
 

@@ -3,11 +3,14 @@
  *
  * Two waits keep one trouble from becoming another's: a row's own, and the destination's. A peer that is down pauses
  * all its rows; a row that fails lets the others of its peer go first. */
+#include "store/outbox.h"
+
 #include <stdio.h>
 #include <string.h>
 
 #include "store/audit.h"
 #include "store/blob.h"
+#include "store/commitment.h"
 #include "store/handle.h"
 #include "store/holder.h"
 
@@ -112,10 +115,11 @@ bool store_outbox_sent(struct store *store, const struct store_outgoing *outgoin
         return true;
     return sql_run(store, "DELETE FROM destination_pause WHERE destination = ?1",
                    SQL_VALUES(sql_text(outgoing->destination)), err) &&
+           commitment_due(store, outgoing->result_id, outgoing->destination, pulmo_now_ms(), err) &&
            outgoing_audit(store, outgoing, "send", AUDIT_SUCCESS, err) && sql_commit(&transaction, err);
 }
 
-static bool destination_pause(struct store *store, const char *destination, int64_t now_ms, struct err *err) {
+bool outbox_pause(struct store *store, const char *destination, int64_t now_ms, struct err *err) {
     int64_t failures = 0;
     if (!sql_integer(store, "SELECT failures FROM destination_pause WHERE destination = ?1",
                      SQL_VALUES(sql_text(destination)), &failures, err))
@@ -132,7 +136,7 @@ static bool outgoing_requeue(struct store *store, const struct store_outgoing *o
                              const char *why, int64_t now_ms, struct err *err) {
     int64_t first_ms = transient ? STORE_BACKOFF_FIRST_MS : STORE_BACKOFF_REFUSED_MS;
     int64_t wait_ms = store_backoff_ms(outgoing->attempt, first_ms, STORE_BACKOFF_OUTBOX_MAX_MS);
-    if (transient && !destination_pause(store, outgoing->destination, now_ms, err))
+    if (transient && !outbox_pause(store, outgoing->destination, now_ms, err))
         return false;
     return sql_run(store, "UPDATE outbox SET state = 'queued', lease = NULL, due_ms = ?2, reason = ?3 WHERE id = ?1",
                    SQL_VALUES(sql_int(outgoing->id), sql_int(now_ms + wait_ms), sql_text(why)), err);

@@ -92,7 +92,8 @@ bool store_job_finish(struct store *store, const struct store_job *job, const st
     "SELECT id, study_revision, created_ms, superseded_by, status, study_uid, series_uid, reason, model_sha256," \
     " backend, review, EXISTS (SELECT 1 FROM signature WHERE signature.result_id = result.id),"                  \
     " coalesce((SELECT CASE WHEN state = 'dead' THEN reason END FROM job WHERE job.study_uid = result.study_uid" \
-    "  AND kind = 3 AND result_id = result.id ORDER BY id DESC LIMIT 1), '') FROM result"
+    "  AND kind = 3 AND result_id = result.id ORDER BY id DESC LIMIT 1), ''),"                                   \
+    " coalesce((SELECT max(old.id) FROM result AS old WHERE old.superseded_by = result.id), 0) FROM result"
 
 static void result_row(sqlite3_stmt *statement, struct store_result *out) {
     *out = (struct store_result){
@@ -103,6 +104,7 @@ static void result_row(sqlite3_stmt *statement, struct store_result *out) {
         .status = (enum store_status)sqlite3_column_int(statement, 4),
         .review = sqlite3_column_int(statement, 10) != 0,
         .signed_by_reader = sqlite3_column_int(statement, 11) != 0,
+        .supersedes = sqlite3_column_int64(statement, 13),
     };
     sql_column_text(statement, 5, out->study_uid, sizeof out->study_uid);
     sql_column_text(statement, 6, out->series_uid, sizeof out->series_uid);

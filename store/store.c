@@ -156,6 +156,7 @@ struct store *store_open(const struct store_config *config, struct err *err) {
     if (!store)
         return NULL;
     store->watch = -1;
+    snprintf(store->confirming, sizeof store->confirming, "[]");
     store->holder_file = -1;
     store->config = *config;
     char *folder = strdup(config->folder);

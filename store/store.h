@@ -160,6 +160,7 @@ bool store_sign_finish(struct store *store, const struct store_job *job, const s
 
 struct store_result {
     int64_t id, study_revision, created_ms, superseded_by; /* 0 = current */
+    int64_t supersedes;                                    /* the result before it; 0 = the first */
     enum store_status status;
     char study_uid[DICOM_UID_SIZE], series_uid[DICOM_UID_SIZE];
     char reason[256];
@@ -194,6 +195,9 @@ struct store_study {
     uint32_t findings_reported;
     double probability_max;
     bool review;
+    int64_t purged_ms, held_ms; /* 0 = not */
+    char hold_reason[256];
+    int64_t supersedes; /* the result that the current one replaced; 0 = none */
 };
 /* Studies that need eyes first: unsigned before signed, review and high probability first. Owned: free(*out). */
 bool store_study_list(struct store *store, size_t offset, size_t limit, struct store_study **out, size_t *count,
@@ -303,6 +307,86 @@ struct store_inspection {
     int64_t jobs_dead, outbox_dead, outbox_waiting, administrators;
 };
 bool store_inspect(const char *folder, int64_t studies, struct store_inspection *out, struct err *err) PULMO_MUST_USE;
+
+/* ---- confirmation by the PACS, retention ------------------------------------------------------------- */
+
+/* Destinations that are asked to confirm what they got; none at first. */
+bool store_set_confirming(struct store *store, const char *const *names, size_t count, struct err *err) PULMO_MUST_USE;
+/* A signed result that a destination got as a whole, and that it is to confirm. */
+struct store_confirmation {
+    char study_uid[DICOM_UID_SIZE], destination[64]; /* "" = none due */
+    int64_t study_revision, outbox_id;               /* the state of the study that is asked for */
+    uint32_t attempt;
+};
+/* The next due question; asked again after the lease time unless it is answered before. */
+bool store_confirmation_take(struct store *store, int64_t now_ms, struct store_confirmation *out,
+                             struct err *err) PULMO_MUST_USE;
+struct store_object {
+    bool is_result; /* then only the path is known */
+    char sop_class_uid[DICOM_UID_SIZE], sop_instance_uid[DICOM_UID_SIZE], series_uid[DICOM_UID_SIZE];
+    char path[512];
+};
+/* What the destination should have: the objects of the result and, when asked for, the images. Owned: free(*out). */
+bool store_confirmation_objects(struct store *store, const struct store_confirmation *confirmation, bool images,
+                                struct store_object **out, size_t *count, struct err *err) PULMO_MUST_USE;
+/* Audited; nothing when the study has another state by now. how: for the audit. */
+bool store_confirmation_confirmed(struct store *store, const struct store_confirmation *confirmation, const char *how,
+                                  int64_t now_ms, struct err *err) PULMO_MUST_USE;
+struct store_denial {
+    const char *why;
+    bool transient;      /* nobody answered; otherwise the answer was no, and is asked for at longer intervals */
+    bool result_missing; /* objects of the result are not there: they are sent again */
+};
+bool store_confirmation_failed(struct store *store, const struct store_confirmation *confirmation,
+                               const struct store_denial *denial, int64_t now_ms, struct err *err) PULMO_MUST_USE;
+/* A Storage Commitment request, noted before it is sent: its report may be the faster one. */
+struct store_commitment {
+    const char *transaction_uid, *references_sha256; /* of the sorted SOP Instance UIDs, a line each */
+    int64_t wait_ms;                                 /* for the first request's report; doubled for each further one */
+};
+bool store_commitment_asked(struct store *store, const struct store_confirmation *confirmation,
+                            const struct store_commitment *commitment, int64_t now_ms, struct err *err) PULMO_MUST_USE;
+/* What a report is about. ERR_NOT_FOUND: never asked, or confirmed meanwhile. */
+bool store_commitment_find(struct store *store, const char *transaction_uid, struct store_confirmation *out,
+                           char references_sha256[65], struct err *err) PULMO_MUST_USE;
+
+/* Keeps a study's images whatever the settings say, until it is released (ERR_NOT_FOUND when it is not held). */
+bool store_study_hold(struct store *store, const char *study_uid, const char *reason, const char *actor,
+                      struct err *err) PULMO_MUST_USE;
+bool store_study_release(struct store *store, const char *study_uid, const char *actor, struct err *err) PULMO_MUST_USE;
+
+struct store_purge_rule {
+    int64_t confirmed_before_ms; /* and received before; INT64_MAX = whatever is confirmed */
+    const char *why;             /* for the audit */
+};
+struct store_purged {
+    char study_uid[DICOM_UID_SIZE]; /* "" = no study may be purged */
+    int64_t images, bytes;
+};
+/* Gives up the images of one study, the one received first of those that are signed, not held, not in work, without a
+ * conflict, and confirmed by every confirming destination that got the result (by one at least). Marks and audit row
+ * are one commit; the files go by store_retention_remove. */
+bool store_retention_purge(struct store *store, const struct store_purge_rule *rule, struct store_purged *out,
+                           struct err *err) PULMO_MUST_USE;
+/* Removes the files of what was purged, also what a killed process left. Does nothing while a copier holds
+ * <folder>/purge.lock. */
+bool store_retention_remove(struct store *store, int64_t *removed, struct err *err) PULMO_MUST_USE;
+/* Removes files that no row names and that are older than age_s (-1 = an hour), at most 64 of the part-th of 256 parts.
+ */
+bool store_orphans_remove(struct store *store, unsigned part, int64_t age_s, int64_t *removed,
+                          struct err *err) PULMO_MUST_USE;
+struct store_retention_counts { /* studies with images, by what keeps them; and those without */
+    int64_t eligible, held, unsigned_results, in_work, in_conflict, unconfirmed, purged;
+};
+bool store_retention_counts(struct store *store, struct store_retention_counts *out, struct err *err) PULMO_MUST_USE;
+
+/* How full the disk of the store is, as df counts: what is used of what may be used. */
+bool store_disk_used_percent(struct store *store, double *percent, struct err *err) PULMO_MUST_USE;
+
+/* A sentence for the administrator on a subject ("disk"); "" = nothing to say. *changed: it was not said already. */
+bool store_notice_put(struct store *store, const char *subject, const char *text, bool *changed,
+                      struct err *err) PULMO_MUST_USE;
+bool store_notice_get(struct store *store, const char *subject, char *out, size_t size, struct err *err) PULMO_MUST_USE;
 
 /* ---- users and sessions ------------------------------------------------------------------------------ */
 

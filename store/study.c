@@ -18,9 +18,13 @@ struct paths_sql {
 static const struct paths_sql paths_current = {"SELECT count(*) FROM instance WHERE study_uid = ?1 AND current = 1",
                                                "SELECT blob_sha256 FROM instance WHERE study_uid = ?1 AND current = 1"
                                                " ORDER BY series_uid, instance_number, sop_instance_uid"};
-static const struct paths_sql paths_all = {"SELECT count(*) FROM instance WHERE study_uid = ?1",
-                                           "SELECT blob_sha256 FROM instance WHERE study_uid = ?1"
+static const struct paths_sql paths_all = {"SELECT count(*) FROM instance WHERE study_uid = ?1 AND purged_ms IS NULL",
+                                           "SELECT blob_sha256 FROM instance WHERE study_uid = ?1 AND purged_ms IS NULL"
                                            " ORDER BY series_uid, instance_number, sop_instance_uid, blob_sha256"};
+
+/* Of those that are needed for anything. */
+static const char *const paths_purged =
+    "SELECT count(*) FROM instance WHERE study_uid = ?1 AND current = 1 AND purged_ms IS NOT NULL";
 
 static bool paths_fill(struct store *store, const struct paths_sql *sql, const char *study_uid,
                        struct store_paths *paths, struct err *err) {
@@ -49,10 +53,14 @@ static bool paths_read(struct store *store, const struct paths_sql *sql, const c
                        struct err *err) {
     PULMO_SCOPED(sql_rollback_at) struct sql_transaction transaction = {0};
     PULMO_SCOPED(store_paths_free) struct store_paths paths = {0};
-    int64_t count = 0;
+    int64_t count = 0, purged = 0;
     if (!sql_begin_read(store, &transaction, err) ||
-        !sql_integer(store, sql->count, SQL_VALUES(sql_text(study_uid)), &count, err))
+        !sql_integer(store, sql->count, SQL_VALUES(sql_text(study_uid)), &count, err) ||
+        !sql_integer(store, paths_purged, SQL_VALUES(sql_text(study_uid)), &purged, err))
         return false;
+    if (purged)
+        return err_set(err, ERR_NOT_FOUND, "%lld images of study %s were purged: send it again from the PACS",
+                       (long long)purged, study_uid);
     if (!count)
         return err_set(err, ERR_NOT_FOUND, "study %s has no instances", study_uid);
     paths.items = pulmo_alloc((size_t)count, sizeof *paths.items, err);
@@ -73,7 +81,8 @@ bool store_study_paths_all(struct store *store, const char *study_uid, struct st
 
 #define STUDY_COLUMNS                                                                                       \
     "SELECT study_uid, patient_name, patient_id, accession_number, study_date, description, state, reason," \
-    " first_received_ms, instances, result_id, findings_reported, probability_max, review FROM worklist"
+    " first_received_ms, instances, result_id, findings_reported, probability_max, review,"                 \
+    " purged_ms, held_ms, hold_reason, supersedes FROM worklist"
 
 static void study_row(sqlite3_stmt *statement, struct store_study *out) {
     sql_column_text(statement, 0, out->study_uid, sizeof out->study_uid);
@@ -90,6 +99,10 @@ static void study_row(sqlite3_stmt *statement, struct store_study *out) {
     out->findings_reported = (uint32_t)sqlite3_column_int64(statement, 11);
     out->probability_max = sqlite3_column_double(statement, 12);
     out->review = sqlite3_column_int(statement, 13) != 0;
+    out->purged_ms = sqlite3_column_int64(statement, 14);
+    out->held_ms = sqlite3_column_int64(statement, 15);
+    sql_column_text(statement, 16, out->hold_reason, sizeof out->hold_reason);
+    out->supersedes = sqlite3_column_int64(statement, 17);
 }
 
 bool store_study_get(struct store *store, const char *study_uid, struct store_study *out, struct err *err) {

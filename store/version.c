@@ -44,6 +44,13 @@ static size_t data_set_offset(const uint8_t *part10, size_t size) {
     return meta <= size - 144 ? (size_t)(144 + meta) : 0;
 }
 
+bool version_dataset_digest(const uint8_t *part10, size_t size, char out[DIGEST_HEX_SIZE], struct err *err) {
+    size_t offset = data_set_offset(part10, size);
+    if (!offset)
+        return err_set(err, ERR_INPUT, "no Part 10 file (PS3.10 7.1)");
+    return digest_hex(part10 + offset, size - offset, out, err);
+}
+
 /* Two ways of sending give the same instance other file meta information: only the data set is compared. */
 static bool data_sets_equal(const struct instance *instance, const struct bytes *stored) {
     size_t a = data_set_offset(instance->part10, instance->part10_size),
@@ -52,10 +59,12 @@ static bool data_sets_equal(const struct instance *instance, const struct bytes 
            memcmp(instance->part10 + a, stored->data + b, stored->size - b) == 0;
 }
 
-/* A stored version of the UID. */
+/* A stored version of the UID. Of a purged one only the digests are left. */
 struct candidate {
     char blob[DIGEST_HEX_SIZE], attributes[DIGEST_HEX_SIZE], transfer_syntax_uid[DICOM_UID_SIZE];
+    char dataset[DIGEST_HEX_SIZE], pixels[DIGEST_HEX_SIZE];
     int64_t size;
+    bool purged, current;
 };
 struct candidates {
     struct candidate items[VERSIONS_MAX]; /* the one to compare pixels with first: current, else oldest */
@@ -65,11 +74,12 @@ struct candidates {
 static bool candidates_read(struct store *store, const char *sop_instance_uid, struct candidates *out,
                             struct err *err) {
     PULMO_SCOPED(sql_done_at)
-    sqlite3_stmt *statement = sql_prepare(store,
-                                          "SELECT blob_sha256, attributes_sha256, transfer_syntax_uid, blob_size"
-                                          " FROM instance WHERE sop_instance_uid = ?1"
-                                          " ORDER BY current DESC, received_ms",
-                                          SQL_VALUES(sql_text(sop_instance_uid)), err);
+    sqlite3_stmt *statement = sql_prepare(
+        store,
+        "SELECT blob_sha256, attributes_sha256, transfer_syntax_uid, blob_size,"
+        " dataset_sha256, pixels_sha256, purged_ms IS NOT NULL, current FROM instance WHERE sop_instance_uid = ?1"
+        " ORDER BY current DESC, received_ms",
+        SQL_VALUES(sql_text(sop_instance_uid)), err);
     if (!statement)
         return false;
     for (bool row = true; row;) {
@@ -84,6 +94,10 @@ static bool candidates_read(struct store *store, const char *sop_instance_uid, s
         sql_column_text(statement, 1, candidate->attributes, sizeof candidate->attributes);
         sql_column_text(statement, 2, candidate->transfer_syntax_uid, sizeof candidate->transfer_syntax_uid);
         candidate->size = sqlite3_column_int64(statement, 3);
+        sql_column_text(statement, 4, candidate->dataset, sizeof candidate->dataset);
+        sql_column_text(statement, 5, candidate->pixels, sizeof candidate->pixels);
+        candidate->purged = sqlite3_column_int(statement, 6) != 0;
+        candidate->current = sqlite3_column_int(statement, 7) != 0;
     }
     return true;
 }
@@ -94,6 +108,15 @@ static void decide_same(const struct candidate *candidate, struct version_decisi
     out->same_size = candidate->size;
 }
 
+static bool pixels_before(struct store *store, const struct candidate *reference, const struct bytes *stored,
+                          char out[DIGEST_HEX_SIZE]) {
+    struct err ignored = {0};
+    if (stored->data)
+        return store->pixel_digest(stored->data, stored->size, out, &ignored);
+    memcpy(out, reference->pixels, DIGEST_HEX_SIZE);
+    return reference->purged && *out;
+}
+
 /* Without a decoder, or when either side cannot be decoded, nothing says that the pixels are equal: a conflict, which
  * keeps both and tells a human. */
 static enum version classify(struct store *store, const struct version_input *input, const struct candidate *reference,
@@ -101,12 +124,17 @@ static enum version classify(struct store *store, const struct version_input *in
     const struct instance *instance = input->instance;
     char before[DIGEST_HEX_SIZE], now[DIGEST_HEX_SIZE];
     struct err ignored = {0};
-    if (!store->pixel_digest || !stored->data || !store->pixel_digest(stored->data, stored->size, before, &ignored) ||
+    if (!store->pixel_digest || !pixels_before(store, reference, stored, before) ||
         !store->pixel_digest(instance->part10, instance->part10_size, now, &ignored) || strcmp(before, now) != 0)
         return VERSION_CONFLICT;
     bool same_syntax = strcmp(reference->transfer_syntax_uid, instance->transfer_syntax_uid) == 0;
     bool same_attributes = strcmp(reference->attributes, input->attributes) == 0;
     return same_attributes && !same_syntax ? VERSION_TRANSCODED : VERSION_CORRECTED;
+}
+
+static bool is_same_purged(const struct candidate *candidate, const struct version_input *input, const char *dataset) {
+    return *dataset && strcmp(candidate->dataset, dataset) == 0 &&
+           strcmp(candidate->transfer_syntax_uid, input->instance->transfer_syntax_uid) == 0;
 }
 
 static bool decide_among(struct store *store, const struct version_input *input, const struct candidates *candidates,
@@ -116,12 +144,22 @@ static bool decide_among(struct store *store, const struct version_input *input,
             decide_same(&candidates->items[index], out);
             return true;
         }
+    char dataset[DIGEST_HEX_SIZE] = "";
+    struct err ignored = {0};
+    if (!version_dataset_digest(input->instance->part10, input->instance->part10_size, dataset, &ignored))
+        dataset[0] = '\0';
     /* Stored content that the disk has lost cannot be compared (ERR_IO): a conflict keeps the new bytes. */
     PULMO_SCOPED(bytes_free) struct bytes reference = {0};
     for (size_t index = 0; index < candidates->count; index++) {
         const struct candidate *candidate = &candidates->items[index];
         PULMO_SCOPED(bytes_free) struct bytes stored = {0};
         struct err unreadable = {0};
+        if (candidate->purged && is_same_purged(candidate, input, dataset)) {
+            decide_same(candidate, out);
+            return true;
+        }
+        if (candidate->purged)
+            continue;
         if (!blob_read(store->config.folder, candidate->blob, candidate->size, &stored, &unreadable)) {
             if (unreadable.kind == ERR_IO)
                 continue;
@@ -138,6 +176,7 @@ static bool decide_among(struct store *store, const struct version_input *input,
         }
     }
     out->version = classify(store, input, &candidates->items[0], &reference);
+    out->first_purged = candidates->items[0].purged && candidates->items[0].current;
     return true;
 }
 

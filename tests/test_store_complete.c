@@ -162,6 +162,23 @@ static void test_clock_back(void **state) {
     assert_true(take_in(fixture->store, ANALYSE, -year_ms + QUIET_MS + 1000).id > 0);
 }
 
+/* An instance that found no room will be sent again: its study waits for that, for ten minutes at most. */
+static void test_refused_holds(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    put(fixture->store, "1.2.3.4.1", 0);
+    uint64_t reserve = fixture->config.disk_reserve_bytes;
+    fixture->config.disk_reserve_bytes = UINT64_MAX;
+    PULMO_SCOPED(store_close_at) struct store *full = fixture_handle(fixture);
+    fixture->config.disk_reserve_bytes = reserve;
+    assert_refused(fixture_put(full, &(struct fixture_instance){.sop = "1.2.3.4.2"}, &err), ERR_NO_SPACE);
+    assert_int_equal(take_in(fixture->store, ANALYSE, TEN_MINUTES_MS - 1000).id, 0);
+    struct store_job late = take_in(fixture->store, DECODE, TEN_MINUTES_MS + 1000);
+    assert_true(late.id > 0);
+    put(fixture->store, "1.2.3.4.2", 0);
+    assert_int_equal(take_in(fixture->store, ANALYSE, QUIET_MS + 1000).study_revision, 2);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
@@ -176,6 +193,7 @@ int main(void) {
         TEST(test_late_slice_during_analysis),
         TEST(test_more_slices_before_the_job),
         TEST(test_clock_back),
+        TEST(test_refused_holds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -46,7 +46,8 @@ static const struct section {
     {"foreign_keys", "SELECT count(*) FROM pragma_foreign_key_check"},
     {"version", "SELECT user_version FROM pragma_user_version"},
     {"instances", "SELECT json_group_array(json_object('sop', sop_instance_uid, 'study', study_uid, 'version', version,"
-                  " 'current', current, 'content', content(blob_sha256, blob_size))) FROM instance"},
+                  " 'current', current, 'purged', purged_ms IS NOT NULL, 'content', content(blob_sha256, blob_size))) "
+                  "FROM instance"},
     {"studies", "SELECT json_group_array(json_object('study', study_uid, 'revision', revision,"
                 " 'queued_revision', queued_revision)) FROM study"},
     {"worklist", "SELECT json_group_array(json_object('study', study_uid, 'state', state, 'reason', reason,"
@@ -66,6 +67,7 @@ static const struct section {
                  " 'verdict', verdict)) FROM verdict"},
     {"signatures", "SELECT json_group_array(json_object('result', result_id, 'job', job_id, 'user', user))"
                    " FROM signature"},
+    {"blob_purge", "SELECT count(*) FROM blob_purge"},
     {"associations", "SELECT count(*) FROM association"},
     {"audit", "SELECT json_group_array(json(content)) FROM audit"},
 };
