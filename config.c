@@ -73,9 +73,25 @@ static const struct config_key keys[] = {
      "Probability from which a finding is reported; -1 = as the model says."},
     {"dropout", KIND_NUMBER, FIELD(dropout), "-1", -1, 0.95, "Dropout rate of the passes; -1 = as the model says."},
     {"destinations", KIND_TEXT, FIELD(destinations), "", 0, 0,
-     "Where results go: AET@host:port, comma-separated; empty = nowhere."},
+     "Where results go: AET@host:port, comma-separated; empty = nowhere. /commitment, /find or /none after the port "
+     "says "
+     "how it confirms what it got; without it, Storage Commitment and C-FIND are tried by turns."},
     {"destination_tls_ca", KIND_TEXT, FIELD(destination_tls_ca), "", 0, 0,
      "PEM authorities of the destinations; when set, results are sent over TLS."},
+    {"retention_days", KIND_NUMBER, FIELD(retention_days), "30", -1, 36500,
+     "Images of signed studies are purged so many days after all destinations that confirm have confirmed their "
+     "results; "
+     "-1 = only when the disk is full."},
+    {"confirm_images", KIND_INTEGER, FIELD(confirm_images), "1", 0, 1,
+     "1 = the destination must have the images, too; 0 = they are kept by somebody else, the results are enough."},
+    {"commitment_wait_s", KIND_INTEGER, FIELD(commitment_wait_s), "600", 1, 86400,
+     "Time for the report of a Storage Commitment before it is asked for again, doubled each time, in seconds."},
+    {"disk_high_percent", KIND_INTEGER, FIELD(disk_high_percent), "85", 1, 100,
+     "When the disk of data_folder is fuller, what may be purged is, oldest first and without waiting for its days "
+     "..."},
+    {"disk_low_percent", KIND_INTEGER, FIELD(disk_low_percent), "75", 0, 100, "... until it is no fuller than this."},
+    {"retention_period_s", KIND_INTEGER, FIELD(retention_period_s), "60", 1, 86400,
+     "How often is looked for what is to be purged, in seconds."},
     {"https_port", KIND_INTEGER, FIELD(https_port), "8443", 0, 65535,
      "HTTPS port; 0 = any free one (written to the log)."},
     {"https_bind", KIND_TEXT, FIELD(https_bind), "", 0, 0, "Address of the web server; empty = all."},
@@ -203,9 +219,27 @@ bool config_example(struct bytes *out, struct err *err) {
     return true;
 }
 
-static bool parse_destination(const char *entry, struct config_destination *out, struct err *err) {
-    const char *at = strchr(entry, '@'), *colon = strrchr(entry, ':');
+/* Cuts "/find" and the like off the entry. */
+static bool parse_confirm(char *entry, enum config_confirm *out, struct err *err) {
+    static const char *const names[] = {"auto", "commitment", "find", "none"};
+    char *slash = strchr(entry, '/');
+    *out = CONFIRM_AUTO;
+    if (!slash)
+        return true;
+    *slash++ = '\0';
+    for (size_t index = 0; index < sizeof names / sizeof *names; index++)
+        if (strcmp(slash, names[index]) == 0) {
+            *out = (enum config_confirm)index;
+            return true;
+        }
+    return err_set(err, ERR_CONFIG, "destinations: \"%s/%s\": /commitment, /find, /none or nothing", entry, slash);
+}
+
+static bool parse_destination(char *entry, struct config_destination *out, struct err *err) {
     struct config_destination destination = {0};
+    if (!parse_confirm(entry, &destination.confirm, err))
+        return false;
+    const char *at = strchr(entry, '@'), *colon = strrchr(entry, ':');
     char *end = NULL;
     unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
     bool good = at && colon && at < colon && at > entry && at - entry < DICOM_AET_SIZE && colon - at - 1 > 0 &&

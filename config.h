@@ -27,6 +27,9 @@ struct config {
     /* return to the PACS */
     char destinations[CONFIG_LIST_SIZE]; /* AET@host:port, ... */
     char destination_tls_ca[CONFIG_TEXT_SIZE];
+    /* what the PACS confirms, and what is given up then */
+    int64_t confirm_images, commitment_wait_s, disk_high_percent, disk_low_percent, retention_period_s;
+    double retention_days;
     /* web */
     char https_bind[64], https_certificate[CONFIG_TEXT_SIZE], https_key[CONFIG_TEXT_SIZE];
     int64_t https_port, body_mb_max, request_deadline_s, keep_alive_s, connections_max, connections_max_an_address;
@@ -43,12 +46,15 @@ bool config_set(struct config *config, const char *key, const char *value, struc
 /* The text of pulmo.conf.example: every key with its help, range and default. */
 bool config_example(struct bytes *out, struct err *err) PULMO_MUST_USE;
 
-/* One entry of `destinations`: "AET@host:port". *cursor moves on; false at the end of the list or, with err set, at an
- * entry that cannot be read. */
+/* How a destination confirms what it got: Storage Commitment, C-FIND, by turns, or not at all. */
+enum config_confirm { CONFIRM_AUTO = 0, CONFIRM_COMMITMENT, CONFIRM_FIND, CONFIRM_NONE };
+/* One entry of `destinations`: "AET@host:port" or "AET@host:port/commitment". *cursor moves on; false at the end of the
+ * list or, with err set, at an entry that cannot be read. */
 struct config_destination {
-    char name[64]; /* the entry as written */
+    char name[64]; /* the entry as written, without how it confirms */
     char ae_title[DICOM_AET_SIZE], host[128];
     uint16_t port;
+    enum config_confirm confirm;
 };
 bool config_destination_next(const char **cursor, struct config_destination *out, struct err *err);
 

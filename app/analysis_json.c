@@ -67,6 +67,11 @@ static void add_run(cJSON *document, const struct analysis *analysis) {
     cJSON_AddNumberToObject(document, "dropout", run->dropout);
     cJSON_AddNumberToObject(document, "operating_point", run->operating_point);
     cJSON_AddNumberToObject(document, "created_ms", (double)run->created_ms);
+    if (*run->predecessor_sop_instance_uid) {
+        cJSON *predecessor = cJSON_AddObjectToObject(document, "predecessor");
+        cJSON_AddStringToObject(predecessor, "sop_instance_uid", run->predecessor_sop_instance_uid);
+        cJSON_AddStringToObject(predecessor, "series_uid", run->predecessor_series_uid);
+    }
     cJSON *inputs = cJSON_AddArrayToObject(document, "input_sha256");
     for (size_t index = 0; index < analysis->input_count; index++)
         cJSON_AddItemToArray(inputs, cJSON_CreateString(analysis->input_sha256[index]));

@@ -142,6 +142,10 @@ bool artifacts_tracking_uid(const char *series_uid, const char *model_sha256, co
     return dicom_uid_derive(text, out, err);
 }
 
+static const char *or_null(const char *text) {
+    return *text ? text : NULL;
+}
+
 struct dicom_report artifacts_report(const struct analysis *analysis, const struct engine *engine,
                                      const char *device_uid) {
     const struct infer_model_info *info = infer_model_info(engine->model);
@@ -158,6 +162,8 @@ struct dicom_report artifacts_report(const struct analysis *analysis, const stru
         .seed = analysis->run.configured_seed,
         .device_observer_uid = device_uid,
         .time_ms = analysis->run.created_ms,
+        .predecessor_sop_instance_uid = or_null(analysis->run.predecessor_sop_instance_uid),
+        .predecessor_series_uid = or_null(analysis->run.predecessor_series_uid),
     };
 }
 

@@ -22,7 +22,10 @@ bool decoder_run(const struct config *config, struct err *err) {
     struct appliance appliance = {.config = config, .store = processes_store_open(config, err)};
     if (!appliance.store)
         return false;
-    bool good = job_loop(&appliance, 1U << STORE_JOB_DECODE, job_decode, "decode", err);
+    struct retention *retention = retention_start(config, err);
+    bool good = retention && job_loop(&appliance, 1U << STORE_JOB_DECODE, job_decode, "decode", err);
+    if (retention)
+        retention_stop(retention);
     store_close(appliance.store);
     return good;
 }

@@ -76,6 +76,11 @@ static void read_finding(const cJSON *object, struct finding *finding) {
     read_passes(object, finding);
 }
 
+static void copy_text(const cJSON *object, const char *name, char *out, size_t size) {
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
+    snprintf(out, size, "%s", text ? text : "");
+}
+
 bool finding_json_read(const struct bytes *document, struct findings *out, struct analysis_run *run, struct err *err) {
     PULMO_SCOPED(cjson_free_at) cJSON *json = cJSON_ParseWithLength((const char *)document->data, document->size);
     const cJSON *array = cJSON_GetObjectItemCaseSensitive(json, "findings");
@@ -94,6 +99,9 @@ bool finding_json_read(const struct bytes *document, struct findings *out, struc
                                  .dropout = number_of(json, "dropout"),
                                  .operating_point = number_of(json, "operating_point"),
                                  .created_ms = (int64_t)whole_of(json, "created_ms", EXACT_MAX)};
+    const cJSON *predecessor = cJSON_GetObjectItemCaseSensitive(json, "predecessor");
+    copy_text(predecessor, "sop_instance_uid", run->predecessor_sop_instance_uid, DICOM_UID_SIZE);
+    copy_text(predecessor, "series_uid", run->predecessor_series_uid, DICOM_UID_SIZE);
     *out = findings;
     return true;
 }
@@ -127,11 +135,6 @@ bool finding_json_refusals(const struct bytes *document, struct refusals *out, s
         }
     *out = refusals;
     return true;
-}
-
-static void copy_text(const cJSON *object, const char *name, char *out, size_t size) {
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
-    snprintf(out, size, "%s", text ? text : "");
 }
 
 void finding_json_model(const struct bytes *document, char name[128], char version[64]) {

@@ -1,6 +1,6 @@
+#include "app/confirm.h"
 #include "app/processes.h"
 #include "app/stop.h"
-#include "dicom/dicom.h"
 #include "log.h"
 
 #include <poll.h>
@@ -37,15 +37,6 @@ static bool on_sent(void *context, size_t index, uint16_t status, const char *er
     return true;
 }
 
-static bool find_destination(const struct config *config, const char *name, struct config_destination *out) {
-    const char *cursor = config->destinations;
-    struct err ignored = {0};
-    while (config_destination_next(&cursor, out, &ignored))
-        if (strcmp(out->name, name) == 0)
-            return true;
-    return false;
-}
-
 /* PS3.7 C: 0x0000 success, 0xB000 to 0xBFFF warnings (stored). 0xA7xx is "out of resources": the peer may have room
  * later; everything else is a verdict on the object. */
 static bool status_is_stored(uint16_t status) {
@@ -61,29 +52,16 @@ static bool failure_is_transient(const struct err *failure) {
     return failure->kind != ERR_UNSUPPORTED;
 }
 
-static bool send_one(struct outbox *outbox, const struct config_destination *to, const struct store_outgoing *outgoing,
-                     struct sending *sending, struct err *err) {
-    const struct config *config = outbox->config;
-    struct dicom_tls tls = {.ca_file = config->destination_tls_ca, .require_peer_certificate = true};
-    struct dicom_destination destination = {.host = to->host,
-                                            .called_aet = to->ae_title,
-                                            .calling_aet = config->ae_title,
-                                            .port = to->port,
-                                            .tls = *config->destination_tls_ca ? &tls : NULL,
-                                            .timeout_s = (int)config->dicom_timeout_s};
-    const char *path = outgoing->path;
-    return dicom_send(&destination, &path, 1, on_sent, sending, err);
-}
-
 static bool settle(struct outbox *outbox, const struct store_outgoing *outgoing, struct err *err) {
-    struct config_destination to;
+    struct outbox_peer peer;
+    const char *path = outgoing->path;
     struct sending sending = {.error = ""};
     struct err failure = {0};
     char why[768];
     bool transient = true;
-    if (!find_destination(outbox->config, outgoing->destination, &to)) {
+    if (!outbox_peer_find(outbox->config, outgoing->destination, &peer)) {
         snprintf(why, sizeof why, "%s is no longer a destination in the configuration", outgoing->destination);
-    } else if (!send_one(outbox, &to, outgoing, &sending, &failure) && !sending.answered) {
+    } else if (!dicom_send(&peer.dicom, &path, 1, on_sent, &sending, &failure) && !sending.answered) {
         transient = failure_is_transient(&failure);
         snprintf(why, sizeof why, "%s", failure.text);
     } else if (sending.answered && status_is_stored(sending.status)) {
@@ -99,6 +77,23 @@ static bool settle(struct outbox *outbox, const struct store_outgoing *outgoing,
     return store_outbox_failed(outbox->store, outgoing, transient, why, pulmo_now_ms(), err);
 }
 
+bool outbox_peer_find(const struct config *config, const char *name, struct outbox_peer *out) {
+    const char *cursor = config->destinations;
+    struct err ignored = {0};
+    while (config_destination_next(&cursor, &out->entry, &ignored))
+        if (strcmp(out->entry.name, name) == 0) {
+            out->tls = (struct dicom_tls){.ca_file = config->destination_tls_ca, .require_peer_certificate = true};
+            out->dicom = (struct dicom_destination){.host = out->entry.host,
+                                                    .called_aet = out->entry.ae_title,
+                                                    .calling_aet = config->ae_title,
+                                                    .port = out->entry.port,
+                                                    .tls = *config->destination_tls_ca ? &out->tls : NULL,
+                                                    .timeout_s = (int)config->dicom_timeout_s};
+            return true;
+        }
+    return false;
+}
+
 static bool stopping(struct outbox *outbox) {
     return stop_requested || atomic_load(&outbox->stop);
 }
@@ -109,11 +104,14 @@ static void *outbox_loop(void *context) {
         struct store_outgoing outgoing = {0};
         struct err err = {0};
         bool good = store_outbox_take(outbox->store, pulmo_now_ms(), &outgoing, &err);
+        bool idle = !good || !outgoing.id;
         if (good && outgoing.id)
             good = settle(outbox, &outgoing, &err);
+        else if (good) /* results go first; questions about them have time */
+            good = confirm_step(outbox->config, outbox->store, &idle, &err);
         if (!good)
             log_err(LOG_ERROR, "outbox", "step failed", &err);
-        if ((!good || !outgoing.id) && !store_wait(outbox->store, WAIT_MS, &err)) {
+        if ((!good || idle) && !store_wait(outbox->store, WAIT_MS, &err)) {
             log_err(LOG_ERROR, "outbox", "cannot wait for the store", &err);
             poll(NULL, 0, BLIND_WAIT_MS);
         }

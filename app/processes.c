@@ -24,18 +24,21 @@ static bool check_new(const struct config_destination *known, size_t count, cons
 
 static bool set_destinations(struct store *store, const struct config *config, struct err *err) {
     struct config_destination destinations[32];
-    const char *names[32], *cursor = config->destinations;
-    size_t count = 0;
+    const char *names[32], *confirming[32], *cursor = config->destinations;
+    size_t count = 0, confirming_count = 0;
     struct err bad = {0};
     while (count < 32 && config_destination_next(&cursor, &destinations[count], &bad)) {
         if (!check_new(destinations, count, destinations[count].name, err))
             return false;
         names[count] = destinations[count].name;
+        if (destinations[count].confirm != CONFIRM_NONE)
+            confirming[confirming_count++] = destinations[count].name;
         count++;
     }
     if (bad.kind)
         return err_set(err, bad.kind, "%s", bad.text);
-    return store_set_destinations(store, names, count, err);
+    return store_set_destinations(store, names, count, err) &&
+           store_set_confirming(store, confirming, confirming_count, err);
 }
 
 struct store *processes_store_open(const struct config *config, struct err *err) {

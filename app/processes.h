@@ -11,7 +11,7 @@ struct store_config processes_store_config(const struct config *config);
 struct store *processes_store_open(const struct config *config, struct err *err);
 
 bool reception_run(const struct config *config, struct err *err) PULMO_MUST_USE; /* SCP, and the return to the PACS */
-bool decoder_run(const struct config *config, struct err *err) PULMO_MUST_USE;   /* slices for the viewer */
+bool decoder_run(const struct config *config, struct err *err) PULMO_MUST_USE;   /* slices for the viewer, retention */
 bool worker_run(const struct config *config, struct err *err) PULMO_MUST_USE;    /* analysis and signing */
 bool web_run(const struct config *config, struct err *err) PULMO_MUST_USE;       /* HTTPS */
 /* Starts the four as children of `program` and keeps them alive. config_path may be NULL. */
@@ -22,5 +22,10 @@ bool supervisor_run(const char *program, const char *config_path, const struct c
 struct outbox;
 struct outbox *outbox_start(const struct config *config, struct err *err);
 void outbox_stop(struct outbox *outbox);
+
+/* The thread that gives up images and removes left-over files; in the decoder, whose work is the disk's, too. */
+struct retention;
+struct retention *retention_start(const struct config *config, struct err *err);
+void retention_stop(struct retention *retention);
 
 #endif

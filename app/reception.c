@@ -1,3 +1,4 @@
+#include "app/confirm.h"
 #include "app/processes.h"
 #include "app/stop.h"
 #include "dicom/dicom.h"
@@ -100,6 +101,19 @@ static void on_event(void *context, const struct dicom_event *event) {
         log_err(LOG_ERROR, "scp", "event not recorded", &err);
 }
 
+static bool on_commitment(void *context, const struct dicom_commitment_report *report, struct err *err) {
+    struct reception *reception = context;
+    struct store *store = borrow(reception, err);
+    if (!store)
+        return false;
+    bool noted = confirm_report(reception->config, store, report, err);
+    give_back(reception, store);
+    log_event(noted ? LOG_INFO : LOG_WARNING, "scp", "storage commitment reported",
+              "transaction_uid=%s stored=%zu failed=%zu reason=\"%s\"", report->transaction_uid, report->stored_count,
+              report->failed_count, noted ? "" : err->text);
+    return noted;
+}
+
 static struct dicom_scp *start_scp(struct reception *reception, const struct dicom_tls *tls, struct err *err) {
     const struct config *config = reception->config;
     struct dicom_scp_config scp = {
@@ -110,6 +124,7 @@ static struct dicom_scp *start_scp(struct reception *reception, const struct dic
         .calling_aets = config->calling_aets,
         .addresses = config->allowed_addresses,
         .tls = tls,
+        .commitments = on_commitment,
         .associations_max = (uint32_t)config->associations_max,
         .instance_bytes_max = (size_t)config->instance_mb_max << 20,
         .pdu_bytes_max = (uint32_t)config->pdu_bytes_max,

@@ -68,11 +68,40 @@ static bool store_failure(struct appliance *appliance, const struct store_job *j
     return finish(appliance, job, report, err);
 }
 
+/* The PACS has a report of the result that this one replaces, signed or not: the new one names it (PS3.3 C.17.2). A
+ * failed result of unreadable files left none. */
+static bool name_predecessor(struct appliance *appliance, const struct store_job *job, struct analysis_run *run,
+                             struct err *err) {
+    static const char *const names[] = {"signed-sr.dcm", "sr.dcm"};
+    struct store_result former;
+    if (!store_result_current(appliance->store, job->study_uid, &former, err))
+        return false;
+    for (size_t index = 0; former.id && index < sizeof names / sizeof *names; index++) {
+        PULMO_SCOPED(bytes_free) struct bytes part10 = {0};
+        struct instance report;
+        struct err missing = {0};
+        char media_type[64];
+        if (!store_artifact_read(appliance->store, former.id, names[index], &part10, media_type, &missing)) {
+            if (missing.kind != ERR_NOT_FOUND)
+                return err_set(err, missing.kind, "%s", missing.text);
+            continue;
+        }
+        if (!dicom_instance_parse(part10.data, part10.size, &report, err))
+            return false;
+        memcpy(run->predecessor_sop_instance_uid, report.sop_instance_uid, DICOM_UID_SIZE);
+        memcpy(run->predecessor_series_uid, report.series_uid, DICOM_UID_SIZE);
+        return true;
+    }
+    return true;
+}
+
 bool job_analyse(struct appliance *appliance, const struct store_job *job, struct err *err) {
     PULMO_SCOPED(store_paths_free) struct store_paths paths = {0};
     if (!store_study_paths(appliance->store, job->study_uid, &paths, err))
         return false;
     struct analysis_run run = analysis_run_configured(appliance->config, appliance->engine.model);
+    if (!name_predecessor(appliance, job, &run, err))
+        return false;
     PULMO_SCOPED(analysis_free) struct analysis analysis = {0};
     struct err failure = {0};
     bool made =

@@ -5,7 +5,7 @@
 #include "web/request.h"
 
 request_handler api_health, api_metrics, api_audit;                                /* api_system.c */
-request_handler api_worklist, api_study, api_series, api_slice;                    /* api_studies.c */
+request_handler api_worklist, api_study, api_series, api_slice, api_hold;          /* api_studies.c */
 request_handler api_result, api_result_state, api_artifact, api_verdict, api_sign; /* api_reading.c */
 
 /* ---- documents: api_documents.c ---------------------------------------------------------------------- */

@@ -20,6 +20,10 @@ cJSON *api_study_document(const struct store_study *study) {
     cJSON_AddNumberToObject(document, "findings_reported", study->findings_reported);
     cJSON_AddNumberToObject(document, "probability_max", study->probability_max);
     cJSON_AddBoolToObject(document, "review", study->review);
+    cJSON_AddNumberToObject(document, "purged_ms", (double)study->purged_ms);
+    cJSON_AddNumberToObject(document, "held_ms", (double)study->held_ms);
+    cJSON_AddStringToObject(document, "hold_reason", study->hold_reason);
+    cJSON_AddNumberToObject(document, "supersedes", (double)study->supersedes);
     return document;
 }
 
@@ -70,6 +74,7 @@ static void add_facts(cJSON *document, const struct store_result *result) {
     cJSON_AddStringToObject(document, "reason", result->reason);
     cJSON_AddNumberToObject(document, "created_ms", (double)result->created_ms);
     cJSON_AddNumberToObject(document, "superseded_by", (double)result->superseded_by);
+    cJSON_AddNumberToObject(document, "supersedes", (double)result->supersedes);
     cJSON_AddBoolToObject(document, "signed", result->signed_by_reader);
     cJSON_AddBoolToObject(document, "review", result->review);
     cJSON_AddStringToObject(document, "model_sha256", result->model_sha256);

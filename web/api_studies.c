@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #define WORKLIST_MAX 500
 
@@ -39,6 +40,22 @@ bool api_study(struct request *request, struct err *err) {
     return reply_json(request, 200, document, err);
 }
 
+/* {"held": true, "reason": "…"} keeps the study's images whatever the settings say, {"held": false} no longer. */
+bool api_hold(struct request *request, struct err *err) {
+    const char *study_uid = NULL, *reason = "";
+    struct store_study study;
+    const cJSON *held = cJSON_GetObjectItemCaseSensitive(request->body, "held");
+    if (!cJSON_IsBool(held))
+        return err_set(err, ERR_INPUT, "\"held\" is missing or not true or false");
+    if (!request_uid(request, 0, &study_uid, err) ||
+        (cJSON_HasObjectItem(request->body, "reason") && !request_text(request, "reason", 200, &reason, err)))
+        return false;
+    bool done = cJSON_IsTrue(held) ? store_study_hold(request->web->store, study_uid, reason, request->user.name, err)
+                                   : store_study_release(request->web->store, study_uid, request->user.name, err);
+    return done && store_study_get(request->web->store, study_uid, &study, err) &&
+           reply_json(request, 200, api_study_document(&study), err);
+}
+
 /* ---- slices ------------------------------------------------------------------------------------------ */
 
 #define VERSION_DIGITS 16
@@ -68,11 +85,37 @@ static bool read_series(struct request *request, const char *study_uid, struct s
     return true;
 }
 
+/* 410 with the reason, where there were images and are none any more: a viewer does not wait for them then. */
+static bool answer_purged(struct request *request, const char *study_uid, bool *answered, struct err *err) {
+    struct store_study study;
+    struct err gone = {0};
+    char date[32];
+    if (!store_study_get(request->web->store, study_uid, &study, err))
+        return false;
+    *answered = study.purged_ms > 0;
+    if (!*answered)
+        return true;
+    const time_t purged_s = (time_t)(study.purged_ms / 1000);
+    struct tm utc;
+    strftime(date, sizeof date, "%Y-%m-%d", gmtime_r(&purged_s, &utc));
+    err_set(&gone, ERR_NOT_FOUND,
+            "the images were removed from this machine on %s, after the PACS had confirmed them; result and report are "
+            "kept. Send the study again from the PACS to see them here",
+            date);
+    reply_error(request, 410, &gone);
+    return true;
+}
+
 bool api_series(struct request *request, struct err *err) {
     const char *study_uid = NULL;
+    bool answered = false;
     PULMO_SCOPED(series_free) struct series series = {0};
     if (!request_uid(request, 0, &study_uid, err) || !access_note(request, study_uid, err) ||
-        !read_series(request, study_uid, &series, err))
+        !answer_purged(request, study_uid, &answered, err))
+        return false;
+    if (answered)
+        return true;
+    if (!read_series(request, study_uid, &series, err))
         return false;
     cJSON_AddStringToObject(series.document, "version", series.version);
     cJSON *document = series.document;
@@ -123,9 +166,14 @@ static bool read_slice(struct request *request, const char *study_uid, int64_t k
 bool api_slice(struct request *request, struct err *err) {
     const char *study_uid = NULL;
     int64_t k = 0;
+    bool answered = false;
     PULMO_SCOPED(bytes_free) struct bytes pixels = {0};
     if (!request_uid(request, 0, &study_uid, err) || !request_number(request, 2, &k, err) ||
-        !access_note(request, study_uid, err) || !read_slice(request, study_uid, k, &pixels, err))
+        !access_note(request, study_uid, err) || !answer_purged(request, study_uid, &answered, err))
+        return false;
+    if (answered)
+        return true;
+    if (!read_slice(request, study_uid, k, &pixels, err))
         return false;
     return reply_bytes(request, "application/octet-stream", REPLY_IMMUTABLE, &pixels, err);
 }

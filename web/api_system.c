@@ -9,11 +9,14 @@
 
 bool api_health(struct request *request, struct err *err) {
     struct store_counts counts;
-    if (!store_counts(request->web->store, &counts, err))
+    char disk[512]; /* "" or why it stays full: of this machine, not of a patient */
+    if (!store_counts(request->web->store, &counts, err) ||
+        !store_notice_get(request->web->store, "disk", disk, sizeof disk, err))
         return false;
     cJSON *document = cJSON_CreateObject();
     cJSON_AddStringToObject(document, "status", "ok");
     cJSON_AddStringToObject(document, "version", PULMO_VERSION);
+    cJSON_AddStringToObject(document, "disk", disk);
     return reply_json(request, 200, document, err);
 }
 

@@ -41,6 +41,7 @@ static const struct route {
     {EVHTTP_REQ_GET, "/api/studies/*", ROLE_READS, api_study},
     {EVHTTP_REQ_GET, "/api/studies/*/series.json", ROLE_READS, api_series},
     {EVHTTP_REQ_GET, "/api/studies/*/slices/*/*", ROLE_READS, api_slice},
+    {EVHTTP_REQ_POST, "/api/studies/*/hold", ROLE_RADIOLOGIST | ROLE_ADMINISTRATOR, api_hold},
     {EVHTTP_REQ_GET, "/api/results/*", ROLE_READS, api_result},
     {EVHTTP_REQ_GET, "/api/results/*/state", ROLE_READS, api_result_state},
     {EVHTTP_REQ_GET, "/api/results/*/artifacts/**", ROLE_READS, api_artifact},

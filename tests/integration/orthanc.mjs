@@ -81,6 +81,11 @@ export class Orthanc {
     return JSON.parse(answer.body);
   }
 
+  async remove(target) {
+    const answer = await request(this.httpPort, 'DELETE', target);
+    if (answer.status !== 200) throw new Error(`Orthanc: DELETE ${target}: ${answer.status}`);
+  }
+
   upload(part10) { return this.post('/instances', part10); }
 
   /** C-STOREs a study to a modality; resolves when the last instance was acknowledged. */

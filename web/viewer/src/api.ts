@@ -27,6 +27,13 @@ export interface Study {
   findings_reported: number;
   probability_max: number;
   review: boolean;
+  /** When the images were given up; 0 = they are here. */
+  purged_ms: number;
+  /** Since when the images are kept whatever the settings say; 0 = not. */
+  held_ms: number;
+  hold_reason: string;
+  /** The result that the current one replaced; 0 = none. */
+  supersedes: number;
 }
 
 export interface Finding {
@@ -71,6 +78,7 @@ export interface Result {
   reason: string;
   created_ms: number;
   superseded_by: number;
+  supersedes: number;
   signed: boolean;
   analysis: Analysis | null;
   overlays: Record<OverlayKind, number[]> | null;
@@ -173,6 +181,8 @@ export const api = {
     (await request(`/api/results/${id}/artifacts/overlay/${kind}/${k}.png`)).blob(),
   slice: async (uid: string, version: string, k: number) =>
     (await request(`/api/studies/${uid}/slices/${version}/${k}`)).arrayBuffer(),
+  hold: async (uid: string, held: boolean, reason: string) =>
+    (await (await post(`/api/studies/${uid}/hold`, held ? { held, reason } : { held })).json()) as Study,
   judge: async (id: number, body: object) =>
     (await (await post(`/api/results/${id}/verdicts`, body)).json()) as Verdict,
   sign: async (id: number, password: string, verdicts: { finding_id: number; verdict: string }[]) =>

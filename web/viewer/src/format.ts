@@ -6,6 +6,13 @@ export function date(dicom: string): string {
     : dicom || "no date";
 }
 
+/** A moment as the day that it has here. */
+export function day(ms: number): string {
+  const at = new Date(ms);
+  const two = (value: number): string => String(value).padStart(2, "0");
+  return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+}
+
 /** PS3.5 6.2 PN: family^given^middle^prefix^suffix; ideographic and phonetic groups after "=". */
 export function personName(dicom: string): string {
   const [family = "", given = "", middle = "", prefix = ""] = (dicom.split("=")[0] ?? "").split("^");

@@ -1,12 +1,12 @@
 // What belongs to a study beside its document: the decoded series, and whether a result fits it.
 import { api, ApiError, type Series, type StudyDocument } from "./api";
 
-/** Undefined while the study is not decoded, or when it cannot be. */
+/** Undefined while the study is not decoded, when it cannot be, and after its images were purged. */
 export async function seriesOf(studyUid: string): Promise<Series | undefined> {
   try {
     return await api.series(studyUid);
   } catch (error) {
-    if (error instanceof ApiError && error.status === 404) return undefined; // not decoded yet, or it cannot be
+    if (error instanceof ApiError && (error.status === 404 || error.status === 410)) return undefined; // not yet, or no more
     throw error;
   }
 }

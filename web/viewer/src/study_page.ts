@@ -1,9 +1,9 @@
 // One study: images at the left, what was found and what the reader says at the right.
-import { api, ApiError, type Series, type StudyDocument, type User, type Vector } from "./api";
+import { api, ApiError, type Series, type Study, type StudyDocument, type User, type Vector } from "./api";
 import { topBar } from "./bar";
 import { h, replace, sentence, toast } from "./dom";
 import { FindingsPanel } from "./findings_panel";
-import { date, personName } from "./format";
+import { date, day, personName } from "./format";
 import { ImageView } from "./image_view";
 import { attachKeys, showHelp, toolBar, type KeyAction } from "./keys";
 import { OverlayControls } from "./overlay_controls";
@@ -108,7 +108,7 @@ export class StudyPage {
       "Help",
       h("kbd", {}, "?"),
     );
-    replace(this.page, topBar(this.user, this.onLogout, heading, help), this.main);
+    replace(this.page, topBar(this.user, this.onLogout, heading, this.mayJudge ? holdButton(study) : null, help), this.main);
     const fits = overlaysFit(document, series);
     if (series) this.view = new ImageView(study, series, result, fits);
     this.panel = this.reading && result?.status === "analysed" ? this.newPanel(this.reading) : undefined;
@@ -124,7 +124,7 @@ export class StudyPage {
       this.controls?.element,
       this.signArea,
     );
-    replace(this.main, this.view?.element ?? noImages(), this.side);
+    replace(this.main, this.view?.element ?? noImages(study), this.side);
     this.keys = studyKeys(this);
     this.view?.element.append(toolBar(this.keys));
     this.detachKeys = attachKeys(this.keys);
@@ -177,7 +177,7 @@ export class StudyPage {
 
   private watch(): void {
     const { result, study } = this.document!;
-    const waiting = !result || !this.view || ["receiving", "queued", "analysing"].includes(study.state);
+    const waiting = !result || (!this.view && !study.purged_ms) || ["receiving", "queued", "analysing"].includes(study.state);
     const interval = this.signing ? SIGNING_MS : waiting ? WAIT_MS : WATCH_MS;
     this.poll?.stop();
     this.poll = new Poll(interval, () => this.ask());
@@ -341,10 +341,44 @@ export class StudyPage {
   }
 }
 
-function noImages(): HTMLElement {
+/** Keeps the study's images on this machine, or no longer. */
+function holdButton(study: Study): HTMLButtonElement {
+  const text = (): string => (study.held_ms ? "Held" : "Hold");
+  const button = h(
+    "button",
+    {
+      class: "quiet",
+      "data-testid": "hold",
+      title: "A held study keeps its images on this machine.",
+      onclick: () => {
+        const reason = study.held_ms ? "" : window.prompt("Why are the images of this study to be kept?");
+        if (reason === null) return;
+        api.hold(study.study_uid, !study.held_ms, reason).then(
+          (now) => {
+            Object.assign(study, { held_ms: now.held_ms, hold_reason: now.hold_reason });
+            replace(button, text());
+            toast(study.held_ms ? "Held: its images are kept." : "No longer held.");
+          },
+          (error) => toast(sentence(error), "error"),
+        );
+      },
+    },
+    text(),
+  );
+  return button;
+}
+
+function noImages(study: Study): HTMLElement {
   return h(
     "section",
     { class: "image-view empty" },
-    h("p", { class: "waiting", "data-testid": "no-images" }, "No images to show."),
+    h(
+      "p",
+      { class: "waiting", "data-testid": "no-images" },
+      study.purged_ms
+        ? `The images were removed from this machine on ${day(study.purged_ms)}, after the PACS had confirmed them. ` +
+            "Result and report are kept. Send the study again from the PACS to see the images here."
+        : "No images to show.",
+    ),
   );
 }

@@ -2,7 +2,7 @@
 import { api, type Study, type User } from "./api";
 import { topBar } from "./bar";
 import { h, replace, sentence } from "./dom";
-import { ago, date, percent, personName, reason } from "./format";
+import { ago, date, day, percent, personName, reason } from "./format";
 import { Poll } from "./poll";
 
 const REFRESH_MS = 4000;
@@ -143,7 +143,9 @@ export class Worklist {
         "td",
         {},
         study.description || "CT",
-        h("small", {}, `${study.instances} image${study.instances === 1 ? "" : "s"}`),
+        h("small", { "data-testid": "images" }, images(study)),
+        study.held_ms > 0 &&
+          h("span", { class: "chip held", "data-testid": "held", title: study.hold_reason }, "held"),
       ),
       h("td", {}, study.accession_number),
       h("td", {}, date(study.study_date)),
@@ -151,6 +153,11 @@ export class Worklist {
     );
     return row;
   }
+}
+
+function images(study: Study): string {
+  if (study.purged_ms) return `images purged on ${day(study.purged_ms)}`;
+  return `${study.instances} image${study.instances === 1 ? "" : "s"}`;
 }
 
 function findingsCell(study: Study): HTMLElement {
@@ -170,6 +177,9 @@ function findingsCell(study: Study): HTMLElement {
     { class: "count" },
     String(study.findings_reported),
     study.review && h("span", { class: "chip review" }, "uncertain"),
+    study.supersedes > 0 &&
+      study.state !== "signed" &&
+      h("span", { class: "chip", "data-testid": "supersedes" }, "replaces an earlier result"),
   );
 }
 
