@@ -137,7 +137,7 @@ export class Lane {
     for (const name of ['data', 'backup', 'restored']) rmSync(path.join(this.folder, name), { recursive: true, force: true });
     for (const name of readdirSync(this.pacs.folder)) rmSync(path.join(this.pacs.folder, name));
     const own = prepared && (await this.adopt(prepared));
-    if (own) await run('cp', ['-a', '--reflink=auto', ...readdirSync(own).map((name) => path.join(own, name)), this.folder]);
+    if (own) await run('cp', ['-a', '--reflink=auto', '--sparse=always', ...readdirSync(own).map((name) => path.join(own, name)), this.folder]);
     else mkdirSync(this.data);
   }
 
@@ -145,7 +145,7 @@ export class Lane {
   async adopt(prepared) {
     const own = path.join(this.folder, path.basename(prepared));
     if (existsSync(own)) return own;
-    await run('cp', ['-a', '--reflink=auto', prepared, own]);
+    await run('cp', ['-a', '--reflink=auto', '--sparse=always', prepared, own]);
     await this.load(`UPDATE outbox SET destination = 'PACS@127.0.0.1:${this.pacs.port}';`, path.join(own, 'data'));
     return own;
   }
@@ -207,7 +207,7 @@ export class Lab {
     const folder = path.join(this.folder, name);
     mkdirSync(folder);
     const parts = [lane.data, lane.pacs.folder, lane.backup].filter(existsSync);
-    await run('cp', ['-a', '--reflink=auto', ...parts, folder]);
+    await run('cp', ['-a', '--reflink=auto', '--sparse=always', ...parts, folder]);
     return folder;
   }
 

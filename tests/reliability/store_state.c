@@ -13,6 +13,7 @@
 #include "store/blob.h"
 
 static const char *folder;
+static sqlite3_stmt *journal_place; /* NULL: this store has no journal */
 
 /* The data set of a Part 10 file follows its meta group, whose length stands in its first element (PS3.10 7.1). */
 static size_t dataset_start(const struct bytes *content) {
@@ -25,6 +26,31 @@ static size_t dataset_start(const struct bytes *content) {
     return start < content->size ? start : 0;
 }
 
+/* A content that was received and has no file of its own yet: <folder>/journal/NNN.seg at a position, as its row says.
+ * The row may be gone and the place written over when it is read: then the file is there. */
+static bool journal_read(const char *sha256, size_t size, struct bytes *out) {
+    char path[4096], digest[DIGEST_HEX_SIZE];
+    PULMO_SCOPED(bytes_free) struct bytes bytes = {0};
+    sqlite3_reset(journal_place);
+    sqlite3_bind_text(journal_place, 1, sha256, -1, SQLITE_TRANSIENT);
+    if (sqlite3_step(journal_place) != SQLITE_ROW)
+        return false;
+    snprintf(path, sizeof path, "%s/journal/%03lld.seg", folder, sqlite3_column_int64(journal_place, 0));
+    FILE *file = fopen(path, "re");
+    bytes.data = file ? pulmo_alloc(size, 1, NULL) : NULL;
+    bool good = bytes.data && fseeko(file, (off_t)sqlite3_column_int64(journal_place, 1), SEEK_SET) == 0 &&
+                fread(bytes.data, 1, size, file) == size && digest_hex(bytes.data, size, digest, NULL) &&
+                strcmp(digest, sha256) == 0;
+    if (file)
+        fclose(file);
+    if (!good)
+        return false;
+    bytes.size = size;
+    *out = bytes;
+    bytes = (struct bytes){0};
+    return true;
+}
+
 /* SQL: content(sha256, size) is the digest of the data set, or of all bytes of what is no DICOM, or "bad: why". */
 static void content(sqlite3_context *context, int count, sqlite3_value **values) {
     (void)count;
@@ -32,7 +58,9 @@ static void content(sqlite3_context *context, int count, sqlite3_value **values)
     PULMO_SCOPED(bytes_free) struct bytes bytes = {0};
     char digest[DIGEST_HEX_SIZE], text[DIGEST_HEX_SIZE + sizeof err.text];
     const char *sha256 = (const char *)sqlite3_value_text(values[0]);
-    bool good = sha256 && blob_read(folder, sha256, sqlite3_value_int64(values[1]), &bytes, &err);
+    int64_t size = sqlite3_value_int64(values[1]);
+    bool good = sha256 && ((journal_place && journal_read(sha256, (size_t)size, &bytes)) ||
+                           blob_read(folder, sha256, size, &bytes, &err));
     size_t start = good ? dataset_start(&bytes) : 0;
     good = good && digest_hex(bytes.data + start, bytes.size - start, digest, &err);
     int length = snprintf(text, sizeof text, "%s%s", good ? "" : "bad: ", good ? digest : err.text);
@@ -92,11 +120,15 @@ static int print_state(sqlite3 *database) {
     if (sqlite3_create_function(database, "content", 2, SQLITE_UTF8, NULL, content, NULL, NULL) != SQLITE_OK ||
         sqlite3_exec(database, "BEGIN", NULL, NULL, NULL) != SQLITE_OK)
         return fail(database, "begin");
+    if (sqlite3_prepare_v2(database, "SELECT segment, position FROM journal WHERE blob_sha256 = ?1", -1, &journal_place,
+                           NULL) != SQLITE_OK)
+        journal_place = NULL;
     printf("{\"folder\": \"%s\"", folder);
     for (size_t index = 0; index < sizeof sections / sizeof *sections; index++)
         if (!print_section(database, &sections[index]))
             return fail(database, sections[index].name);
     printf("}\n");
+    sqlite3_finalize(journal_place);
     return 0;
 }
 
