@@ -3,6 +3,7 @@
 //
 //   node tests/reliability/crash-matrix.test.mjs            all of reception; of the slower phases a share that fits the time
 //   PULMO_CRASH=full ...                                    all points of all phases (`make crash`)
+//   PULMO_CRASH_LIST=1 ...                                  lists the points
 //   PULMO_CRASH_SEED=7 ...                                  another share (default: the day's number)
 //   PULMO_CRASH_PHASE=signing PULMO_CRASH_POINT=12 ...      these phases (name;name), this point
 
@@ -88,6 +89,7 @@ async function runPhase(lab, phase) {
   const [lane] = lanes;
   const points = await countPoints(lane, phase);
   const counted = await countPoints(lane, phase, { strace: true });
+  if (process.env.PULMO_CRASH_LIST) points.forEach(([call, file], index) => console.log(`    ${index + 1} ${call} ${file}`));
   const both = points.flatMap((_, index) => ['before', 'after'].map((side) => ({ point: index + 1, side })));
   const bounded = !full && phase.seconds !== undefined;
   let targets = bounded ? shuffled(both, random) : [...both];

@@ -227,27 +227,27 @@ export function phases({ slices, prepared }) {
   ];
   const three = [3, 4, 5].map((study) => slices.study(study, 2));
   return [
-    { name: 'first start', process: 'scp', before: [], seconds: 8,
+    { name: 'first start', process: 'scp', before: [], seconds: 5,
       run: (lane, ledger, trace) => receive(lane, ledger, trace, { associations: [] }),
       check: checkReception },
     { name: 'reception', process: 'scp', ...small,
       run: (lane, ledger, trace) => receive(lane, ledger, trace, { associations: one }),
       check: checkReception },
-    { name: 'reception of three associations at once', process: 'scp', ...small, seconds: 8,
+    { name: 'reception of three associations at once', process: 'scp', ...small, seconds: 6,
       run: (lane, ledger, trace) => receive(lane, ledger, trace, { associations: three, together: true }),
       check: checkReception },
-    { name: 'analysis, refused study', process: 'work', ...small, seconds: 10,
+    { name: 'analysis, refused study', process: 'work', ...small, seconds: 8,
       run: (lane, ledger, trace) => work(lane, ledger, trace, { only: 'work', kind: ANALYSE, count: 1 }),
       check: (state) => assert.equal(count(state.results, { status: 2, superseded_by: null }), 1) },
-    { name: 'analysis, chest', process: 'work', ...chest, seconds: 15, heavy: true,
+    { name: 'analysis, chest', process: 'work', ...chest, seconds: 8, heavy: true,
       run: (lane, ledger, trace) => work(lane, ledger, trace, { only: 'work', kind: ANALYSE, count: 1 }),
       check: (state) => assert.equal(count(state.results, { status: 1, superseded_by: null }), 1) },
-    { name: 'decoding', process: 'decode', ...small, seconds: 6,
+    { name: 'decoding', process: 'decode', ...small, seconds: 4,
       run: (lane, ledger, trace) => work(lane, ledger, trace, { only: 'decode', kind: DECODE, count: 1 }),
       check: (state) => assert.equal(count(state.jobs, { kind: DECODE, state: 'done' }), 1) },
-    { name: 'return of results', process: 'scp', ...analysed, seconds: 8,
+    { name: 'return of results', process: 'scp', ...analysed, seconds: 6,
       run: (lane, ledger, trace) => sendResults(lane, ledger, trace, 3), check: checkReturn },
-    { name: 'reading and request of signatures', process: 'web', ...returned, seconds: 8,
+    { name: 'reading and request of signatures', process: 'web', ...returned, seconds: 6,
       run: (lane, ledger, trace) => read(lane, ledger, trace, { judged: results.analysed, signed: [results.refused, results.analysed] }),
       check(state, ledger) {
         assert.equal(ledger.web.size, 3, 'the reader was answered in the end');
@@ -255,19 +255,19 @@ export function phases({ slices, prepared }) {
         for (const result of [results.refused, results.analysed])
           assert.equal(count(state.jobs, { kind: SIGN, result, state: 'queued' }), 1, `one signing of result ${result}`);
       } },
-    { name: 'signing', process: 'work', ...signing, seconds: 8,
+    { name: 'signing', process: 'work', ...signing, seconds: 6,
       run: (lane, ledger, trace) => work(lane, ledger, trace, { only: 'work', kind: SIGN, count: 1 }),
       check(state) {
         assert.equal(count(state.signatures, { result: results.refused }), 1);
         assert.equal(count(state.outbox, { result: results.refused, name: 'signed-sr.dcm', state: 'queued' }), 1);
       } },
-    { name: 'migration from version 1', process: 'scp', ...former, seconds: 8,
+    { name: 'migration from version 1', process: 'scp', ...former, seconds: 6,
       run: (lane, ledger, trace) => sendResults(lane, ledger, trace, waiting), check: checkMigration(former.state) },
     ...(prepared.hasBackup ? [
-      { name: 'backup', process: 'backup', ...returned, seconds: 6, run: (lane, ledger, trace) => backUp(lane, ledger, trace, {}), check: nothing },
-      { name: 'backup into a former one', process: 'backup', ...saved, seconds: 6,
+      { name: 'backup', process: 'backup', ...returned, seconds: 4, run: (lane, ledger, trace) => backUp(lane, ledger, trace, {}), check: nothing },
+      { name: 'backup into a former one', process: 'backup', ...saved, seconds: 4,
         run: (lane, ledger, trace) => backUp(lane, ledger, trace, { former: true }), check: nothing },
-      { name: 'restore', process: 'restore', ...saved, seconds: 6, run: (lane, ledger, trace) => restore(lane, ledger, trace), check: nothing },
+      { name: 'restore', process: 'restore', ...saved, seconds: 4, run: (lane, ledger, trace) => restore(lane, ledger, trace), check: nothing },
     ] : [{ name: 'backup', missing: 'this build has no `pulmo backup`' }]),
   ];
 }
