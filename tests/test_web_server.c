@@ -379,7 +379,7 @@ static void test_no_descriptors(void **state) {
     client_free(&client);
 }
 
-/* Connections beyond the limit wait; the deadline of those that hold the slots lets them in. */
+/* Connections beyond the limit wait, but not for long: those that say nothing are let go of before their deadline. */
 static void test_connections_are_limited(void **state) {
     const struct web_fixture *fixture = *state;
     struct web_client client = client_of(state);
@@ -389,8 +389,8 @@ static void test_connections_are_limited(void **state) {
     int64_t start_ms = pulmo_monotonic_ms();
     assert_int_equal(client_status(client_get(&client, "/")), 200);
     int64_t waited_ms = pulmo_monotonic_ms() - start_ms;
-    assert_true(waited_ms >= 500);
-    assert_true(waited_ms < 5000);
+    assert_true(waited_ms >= 400);
+    assert_true(waited_ms < 900);
     for (size_t index = 0; index < 8; index++)
         close(held[index]);
     client_free(&client);

@@ -11,13 +11,15 @@
 #include <sys/socket.h>
 
 #define SWEEP_MS 250
+#define PATIENCE_MS 500 /* with a request, when others wait for its place */
 
 struct connection {
     struct connection *next, *before; /* the newest first */
     struct connection_pool *pool;
     struct bufferevent *stream;
-    int64_t due_ms; /* monotonic: it is cut off then, whatever its peer sends meanwhile */
-    bool is_busy;   /* with its handshake or a request; else it rests between two */
+    int64_t since_ms, due_ms; /* of its state, monotonic: then it is cut off, whatever its peer sends meanwhile */
+    bool is_busy;             /* with its handshake or a request; else it rests between two */
+    bool is_answered;         /* a request of it was, once */
     bool is_counted, is_cut;
     struct in6_addr origin; /* of whom it is counted */
 };
@@ -41,27 +43,45 @@ static void cut(struct connection *connection) {
     shutdown(bufferevent_getfd(connection->stream), SHUT_RDWR);
 }
 
-/* The one that rests the longest, of an origin or of all (NULL): a browser that finds it closed opens another. */
-static struct connection *longest_at_rest(const struct connection_pool *pool, const struct in6_addr *origin) {
-    struct connection *longest = NULL;
+/* How expendable a connection is when there are too many; 0 = not at all. Who has been answered once is more likely a
+ * browser, and a browser that finds a resting connection closed opens another. */
+static int expendable(const struct connection *connection, int64_t now_ms) {
+    bool lingers = now_ms - connection->since_ms > PATIENCE_MS;
+    if (connection->is_cut)
+        return 0;
+    if (connection->is_busy)
+        return !lingers ? 0 : connection->is_answered ? 1 : 3;
+    return 2;
+}
+
+/* The most expendable one, and of those the longest in its state, of an origin or of all (NULL); or NULL. */
+static struct connection *find_victim(const struct connection_pool *pool, const struct in6_addr *origin) {
+    struct connection *victim = NULL;
+    int64_t now_ms = pulmo_monotonic_ms();
+    int most = 1;
     for (struct connection *item = pool->first; item; item = item->next) {
-        if (item->is_busy || item->is_cut || (origin && memcmp(&item->origin, origin, sizeof *origin) != 0))
+        int rank = expendable(item, now_ms);
+        if (rank < most || (origin && memcmp(&item->origin, origin, sizeof *origin) != 0))
             continue;
-        if (!longest || item->due_ms < longest->due_ms)
-            longest = item;
+        if (!victim || rank > most || item->since_ms < victim->since_ms)
+            victim = item;
+        most = rank;
     }
-    return longest;
+    return victim;
 }
 
 static bool is_full(const struct connection_pool *pool) {
     return pool->count >= pool->limits.connections_max;
 }
 
-/* A full pool lets go of one at rest; where all are busy, their deadlines make room. */
-static void make_room(struct connection_pool *pool) {
-    struct connection *victim = is_full(pool) ? longest_at_rest(pool, NULL) : NULL;
-    if (victim)
+/* Lets go of some when the pool is full; where none is expendable, others wait in the kernel's backlog. */
+static void make_room(struct connection_pool *pool, uint32_t places) {
+    for (uint32_t index = 0; index < places && is_full(pool); index++) {
+        struct connection *victim = find_victim(pool, NULL);
+        if (!victim || (index > 0 && !victim->is_busy)) /* of those at rest one is enough */
+            return;
         cut(victim);
+    }
 }
 
 static void listen_again(struct connection_pool *pool) {
@@ -106,7 +126,7 @@ static void count_in(struct connection *connection) {
     if (proxies_have(pool->limits.proxies, &peer) ||
         count_of(pool, &connection->origin) <= pool->limits.connections_max_an_origin)
         return;
-    struct connection *victim = longest_at_rest(pool, &connection->origin);
+    struct connection *victim = find_victim(pool, &connection->origin);
     cut(victim ? victim : connection);
 }
 
@@ -132,7 +152,7 @@ static void link_in(struct connection_pool *pool, struct connection *connection)
     event_active(pool->arrivals, EV_TIMEOUT, 1);
     if (is_full(pool) && pool->listener)
         evconnlistener_disable(pool->listener);
-    make_room(pool);
+    make_room(pool, 1);
 }
 
 static void link_out(struct connection_pool *pool, struct connection *connection) {
@@ -149,7 +169,8 @@ static void link_out(struct connection_pool *pool, struct connection *connection
 static void set_busy(struct connection *connection, bool is_busy) {
     const struct connection_limits *limits = &connection->pool->limits;
     connection->is_busy = is_busy;
-    connection->due_ms = pulmo_monotonic_ms() + (is_busy ? limits->deadline_ms : limits->rest_ms);
+    connection->since_ms = pulmo_monotonic_ms();
+    connection->due_ms = connection->since_ms + (is_busy ? limits->deadline_ms : limits->rest_ms);
 }
 
 static void on_ssl_free(void *parent, void *item, CRYPTO_EX_DATA *data, int index, long number, void *pointer) {
@@ -215,6 +236,7 @@ static void on_answered(struct evhttp_request *request, void *context) {
     (void)request;
     struct connection *connection = context;
     bool pipelined = evbuffer_get_length(bufferevent_get_input(connection->stream)) > 0;
+    connection->is_answered = true;
     set_busy(connection, pipelined);
 }
 
@@ -234,7 +256,7 @@ static void on_sweep(evutil_socket_t descriptor, short what, void *context) {
     for (struct connection *connection = pool->first; connection; connection = connection->next)
         if (!connection->is_cut && now_ms > connection->due_ms)
             cut(connection);
-    make_room(pool);
+    make_room(pool, 1 + pool->limits.connections_max / 8);
     listen_again(pool);
 }
 

@@ -2,8 +2,8 @@
  *
  * evhttp's timeout restarts with every byte and it does not count connections, so both are kept here. A connection ends
  * with its SSL object, whose destruction is the one event that no path of evhttp leaves out. One that is too many takes
- * the place of the connection that rests the longest between two requests; where none rests, one of an origin that has
- * its share is closed, and others wait in the kernel's backlog. */
+ * the place of a slow one or of one that rests between two requests; where there is none, one of an origin that has its
+ * share is closed, and others wait in the kernel's backlog. */
 #ifndef PULMO_WEB_CONNECTION_H
 #define PULMO_WEB_CONNECTION_H
 
