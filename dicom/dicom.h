@@ -54,6 +54,7 @@ struct dicom_scp_config {
     const struct dicom_tls *tls;        /* NULL = plain */
     dicom_commitment_sink *commitments; /* with the context of the SCP; NULL = no reports are taken */
     uint32_t associations_max;
+    uint32_t associations_max_an_address; /* 0 = no limit of its own */
     size_t instance_bytes_max;
     uint32_t pdu_bytes_max;
     int timeout_s;

@@ -12,11 +12,12 @@
 
 enum {
     ACCEPT_WAIT_MS = 250,
-    HANDSHAKE_MAX_S = 20,        /* a peer that says nothing is dropped after this */
-    TRANSFER_MAX_S = 600,        /* for one command with its data set: a peer that drips bytes */
-    DRAIN_MS = 8000,             /* of a stop: with the abort after it within the 15 s that the supervisor grants */
-    WAITING_MAX = 128,           /* peers that have not said who they are; they hold no association slot */
-    WAITING_MAX_AN_ADDRESS = 32, /* of one address, so that it cannot keep others out */
+    HANDSHAKE_MAX_S = 20,         /* a peer that says nothing is dropped after this */
+    TRANSFER_MAX_S = 600,         /* for one command with its data set: a peer that drips bytes */
+    DRAIN_MS = 8000,              /* of a stop: with the abort after it within the 15 s that the supervisor grants */
+    WAITING_MAX = 256,            /* peers that have not said who they are; they hold no association slot */
+    WAITING_MAX_AN_ADDRESS = 128, /* of one address, so that it cannot keep others out */
+    PATIENCE_MS = 1000,           /* with one that waits, when another asks for its place */
     ASSOCIATIONS_DEFAULT = 16
 };
 
@@ -61,6 +62,7 @@ struct worker {
     bool is_open; /* accepted: holds an association slot */
     bool interrupted;
     bool answering;              /* has a whole command at hand: a stop lets it finish and be answered */
+    int64_t since_ms;            /* monotonic */
     _Atomic int64_t deadline_ms; /* monotonic */
     struct shim_request request;
     char peer[64];
@@ -73,7 +75,7 @@ struct dicom_scp {
     dicom_event_sink *events;
     dicom_commitment_sink *commitments;
     void *context;
-    size_t instance_bytes_max, associations_max;
+    size_t instance_bytes_max, associations_max, associations_max_an_address;
     int timeout_s;
     uint64_t next_id;
     pthread_t thread;
@@ -225,10 +227,19 @@ static void serve(struct worker *worker) {
          atomic_load(&worker->scp->drained) ? "aborted, since reception stops" : ended);
 }
 
+/* The lock is held. */
+static size_t count_open(const struct dicom_scp *scp, const char *peer) {
+    size_t same = 0;
+    for (const struct worker *worker = scp->workers; worker != NULL; worker = worker->next)
+        same += worker->is_open && strcmp(worker->peer, peer) == 0;
+    return same;
+}
+
 static bool take_slot(struct worker *worker) {
     struct dicom_scp *scp = worker->scp;
     pthread_mutex_lock(&scp->lock);
-    const bool free_slot = scp->open < scp->associations_max && !atomic_load(&scp->stopping);
+    const bool free_slot = scp->open < scp->associations_max && !atomic_load(&scp->stopping) &&
+                           count_open(scp, worker->peer) < scp->associations_max_an_address;
     if (free_slot) {
         worker->is_open = true;
         scp->waiting--;
@@ -327,12 +338,31 @@ static void *run_worker(void *context) {
     return NULL;
 }
 
+/* The one of all, or of an address (not NULL), that waits the longest, if there are `most` of them; the list has the
+ * newest first, and the lock is held. */
+static struct worker *longest_waiting(const struct dicom_scp *scp, const char *peer, size_t most) {
+    struct worker *longest = NULL;
+    size_t count = 0;
+    for (struct worker *worker = scp->workers; worker != NULL; worker = worker->next) {
+        if (worker->is_open || worker->interrupted || (peer != NULL && strcmp(worker->peer, peer) != 0))
+            continue;
+        count++;
+        longest = worker;
+    }
+    return count >= most ? longest : NULL;
+}
+
+/* Who says nothing for long makes room for who comes now; a whole crowd that comes at once does not. */
 static bool may_wait(struct dicom_scp *scp, const char *peer) {
-    size_t same = 0;
     pthread_mutex_lock(&scp->lock);
-    for (const struct worker *worker = scp->workers; worker != NULL; worker = worker->next)
-        same += !worker->is_open && strcmp(worker->peer, peer) == 0;
-    const bool ok = scp->waiting < WAITING_MAX && same < WAITING_MAX_AN_ADDRESS;
+    struct worker *victim = longest_waiting(scp, peer, WAITING_MAX_AN_ADDRESS);
+    if (victim == NULL)
+        victim = longest_waiting(scp, NULL, WAITING_MAX);
+    const bool ok = victim == NULL || pulmo_monotonic_ms() - victim->since_ms > PATIENCE_MS;
+    if (victim != NULL && ok) {
+        victim->interrupted = true;
+        association_interrupt(victim->association);
+    }
     pthread_mutex_unlock(&scp->lock);
     return ok;
 }
@@ -381,6 +411,7 @@ static void welcome(struct dicom_scp *scp, struct association *association) {
     worker->id = scp->next_id;
     scp->next_id += 2;
     snprintf(worker->peer, sizeof worker->peer, "%s", peer);
+    worker->since_ms = pulmo_monotonic_ms();
     set_deadline(worker, HANDSHAKE_MAX_S);
     list(worker);
     if (!start_thread(worker)) {
@@ -461,6 +492,8 @@ struct dicom_scp *dicom_scp_start(const struct dicom_scp_config *config, dicom_s
     scp->timeout_s = config->timeout_s > 0 ? config->timeout_s : 30;
     scp->instance_bytes_max = config->instance_bytes_max > 0 ? config->instance_bytes_max : (size_t)256 << 20;
     scp->associations_max = config->associations_max > 0 ? config->associations_max : ASSOCIATIONS_DEFAULT;
+    scp->associations_max_an_address =
+        config->associations_max_an_address > 0 ? config->associations_max_an_address : scp->associations_max;
     /* Not used again after a restart; even or odd, so that a plain and a TLS port of one process share none. */
     scp->next_id = (uint64_t)pulmo_now_ms() << 16 | (config->tls != NULL);
     scp->access = access_new(config, err);

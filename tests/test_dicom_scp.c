@@ -327,12 +327,9 @@ static void test_bad_configuration(void **state) {
     }
 }
 
-static void test_association_limit(void **state) {
-    (void)state;
-    struct dicom_scp_config config = PLAIN;
+static void check_association_limit(const struct dicom_scp_config *config) {
     struct receiver receiver;
-    config.associations_max = 1;
-    start(&receiver, &config);
+    start(&receiver, config);
     struct association *first = connect_store(&receiver, "1.2.840.10008.1.2.1");
     assert_false(echo_works(&receiver));
     association_close(first);
@@ -342,6 +339,16 @@ static void test_association_limit(void **state) {
         again = echo_works(&receiver);
     assert_true(again);
     stop(&receiver);
+}
+
+static void test_association_limit(void **state) {
+    (void)state;
+    struct dicom_scp_config config = PLAIN;
+    config.associations_max = 1;
+    check_association_limit(&config);
+    config = PLAIN;
+    config.associations_max_an_address = 1;
+    check_association_limit(&config);
 }
 
 /* ---- tests: bad instances ---------------------------------------------------------------------------- */
