@@ -16,6 +16,8 @@ struct engine {
 bool engine_open(const struct config *config, struct engine *out, struct err *err) PULMO_MUST_USE;
 void engine_close(struct engine *engine);
 
+#define ANALYSIS_PRECISION "fp32" /* of every layer, recorded in the result */
+
 struct analysis_run { /* what a replay needs beside the images */
     uint64_t configured_seed;
     uint32_t passes;

@@ -1,102 +1,157 @@
-/* Computes a stored result again from the stored images and compares every file of it byte for byte. */
-#include "app/artifacts.h"
+/* Computes a stored result again from the stored images, by the recorded values, with the recorded instruction set.
+ *
+ * Under the recorded conditions (model, back-end, library, instruction set, precision, program) every file must be the
+ * same, byte for byte. Where a condition is not met it is named, and the probabilities have to agree within 1e-4. A
+ * failed result is confirmed when it fails again with the same sentence, since that is what was computed. */
 #include "app/command.h"
-#include "app/finding_json.h"
 #include "app/processes.h"
+#include "app/replay.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct replay {
     struct store *store;
     struct engine engine;
     struct store_result result;
     struct bytes document; /* the stored analysis.json */
+    struct finding_origin origin;
+    struct findings stored;
     struct analysis_run run;
     struct store_paths paths;
     char device_uid[DICOM_UID_SIZE];
+    struct analysis analysis;
+    struct artifacts made;
+    struct err failure; /* of the analysis, computed again; kind ERR_NONE = it did not fail */
 };
 
-static bool prepare(struct replay *replay, const struct config *config, int64_t id, struct err *err) {
-    PULMO_SCOPED(findings_free) struct findings old = {0};
-    char media_type[64];
-    if (!store_result_get(replay->store, id, &replay->result, err) ||
-        !store_artifact_read(replay->store, id, "analysis.json", &replay->document, media_type, err) ||
-        !finding_json_read(&replay->document, &old, &replay->run, err) ||
-        !store_study_paths(replay->store, replay->result.study_uid, &replay->paths, err) ||
-        !finding_json_inputs(&replay->document, &replay->paths, err) ||
-        !store_device_uid(replay->store, replay->device_uid, err) || !engine_open(config, &replay->engine, err))
-        return false;
-    const char *installed = infer_model_info(replay->engine.model)->sha256;
-    if (strcmp(installed, replay->result.model_sha256) != 0)
-        return err_set(err, ERR_NOT_FOUND, "the result was made by model %s, installed is %s",
-                       replay->result.model_sha256, installed);
-    if (strcmp(infer_backend_detail(replay->engine.session), replay->result.backend) != 0)
-        fprintf(stderr, "the result was made by \"%s\", this machine has \"%s\": last digits may differ\n",
-                replay->result.backend, infer_backend_detail(replay->engine.session));
-    return true;
-}
-
-static bool same_content(const struct store_artifact *made, const struct bytes *stored, struct err *err) {
-    if (strcmp(made->name, "analysis.json") != 0)
-        return made->size == stored->size && memcmp(made->data, stored->data, made->size) == 0;
-    struct bytes whole = {.size = made->size};
-    memcpy(&whole.data, &made->data, sizeof whole.data);
-    PULMO_SCOPED(bytes_free) struct bytes left = {0}, right = {0};
-    return analysis_json_comparable(&whole, &left, err) && analysis_json_comparable(stored, &right, err) &&
-           left.size == right.size && memcmp(left.data, right.data, left.size) == 0;
-}
-
-static int compare(struct replay *replay, const struct artifacts *made) {
-    size_t different = 0;
-    for (size_t index = 0; index < made->count; index++) {
-        struct err err = {0};
-        PULMO_SCOPED(bytes_free) struct bytes stored = {0};
-        char media_type[64];
-        const struct store_artifact *item = &made->items[index];
-        if (store_artifact_read(replay->store, replay->result.id, item->name, &stored, media_type, &err) &&
-            same_content(item, &stored, &err))
-            continue;
-        different++;
-        printf("different: %s %s\n", item->name, err.text);
-    }
-    printf("result %lld: %zu files computed again, %zu identical, %zu different\n", (long long)replay->result.id,
-           made->count, made->count - different, different);
-    return different ? EXIT_FAILED : EXIT_DONE;
-}
-
-static bool compute(struct replay *replay, struct analysis *analysis, struct artifacts *made, struct err *err) {
-    return analysis_make(&replay->engine, (const char *const *)replay->paths.items, replay->paths.count, &replay->run,
-                         analysis, err) &&
-           artifacts_make(analysis, &replay->engine, replay->device_uid, made, err);
-}
-
 static void replay_close(struct replay *replay) {
+    artifacts_free(&replay->made);
+    analysis_free(&replay->analysis);
+    findings_free(&replay->stored);
     bytes_free(&replay->document);
     store_paths_free(&replay->paths);
     if (replay->engine.model)
         engine_close(&replay->engine);
-    if (replay->store)
-        store_close(replay->store);
+    store_close(replay->store);
+}
+
+/* Rows of images outlive their files, which retention may have given up. */
+static bool check_images(const struct store_paths *paths, struct err *err) {
+    size_t lost = 0;
+    for (size_t index = 0; index < paths->count; index++)
+        lost += access(paths->items[index], R_OK) != 0;
+    return !lost || err_set(err, ERR_NOT_FOUND,
+                            "missing: %zu of the %zu images that the result was made of were purged or lost; after the "
+                            "PACS has sent them again it can be computed again",
+                            lost, paths->count);
+}
+
+static bool read_result(struct replay *replay, int64_t id, struct err *err) {
+    char media_type[64];
+    return store_result_get(replay->store, id, &replay->result, err) &&
+           store_artifact_read(replay->store, id, "analysis.json", &replay->document, media_type, err) &&
+           finding_json_read(&replay->document, &replay->stored, &replay->run, err) &&
+           finding_json_origin(&replay->document, &replay->origin, err) &&
+           store_study_paths_all(replay->store, replay->result.study_uid, &replay->paths, err) &&
+           finding_json_inputs(&replay->document, &replay->paths, err) && check_images(&replay->paths, err) &&
+           store_device_uid(replay->store, replay->device_uid, err);
+}
+
+/* The model by its digest; another one would compute something else, not the same with other last digits. */
+static bool open_engine(struct replay *replay, const struct config *config, struct err *err) {
+    const struct finding_origin *origin = &replay->origin;
+    struct err ignored = {0};
+    if (*origin->instruction_set && !infer_backend_limit(origin->instruction_set, &ignored))
+        fprintf(stderr, "pulmo replay: %s\n", ignored.text);
+    if (!engine_open(config, &replay->engine, err))
+        return err_within(err, "missing: model %s, version %s, sha256 %s", origin->model_name, origin->model_version,
+                          origin->model_sha256);
+    const struct infer_model_info *info = infer_model_info(replay->engine.model);
+    return strcmp(info->sha256, origin->model_sha256) == 0 ||
+           err_set(
+               err, ERR_NOT_FOUND,
+               "missing: model %s, version %s, sha256 %s, by which the result was made; installed is %s, version %s, "
+               "sha256 %s (--model names another one)",
+               origin->model_name, origin->model_version, origin->model_sha256, info->name, info->version,
+               info->sha256);
+}
+
+/* As the worker does it, failures too. */
+static bool compute(struct replay *replay, struct err *err) {
+    if (analysis_make(&replay->engine, (const char *const *)replay->paths.items, replay->paths.count, &replay->run,
+                      &replay->analysis, &replay->failure) &&
+        artifacts_make(&replay->analysis, &replay->engine, replay->device_uid, &replay->made, &replay->failure))
+        return true;
+    return artifacts_make_failed(&replay->analysis, &replay->engine, replay->device_uid, replay->failure.text,
+                                 &replay->made, err);
+}
+
+static const char *status_of(const struct replay *replay) {
+    return replay->failure.kind ? "failed" : replay->analysis.refusals.count ? "refused" : "analysed";
+}
+
+/* What came out is of another kind than what is stored: no number can be compared. */
+static int other_outcome(const struct replay *replay) {
+    printf("result %lld %s, computed again it %s%s%s\n", (long long)replay->result.id, replay->origin.status,
+           status_of(replay), replay->failure.kind ? ": " : "", replay->failure.text);
+    if (*replay->origin.failure)
+        printf("it had failed with: %s\n", replay->origin.failure);
+    return EXIT_FAILED;
+}
+
+static int judge(const struct replay *replay, const struct replay_files *files, size_t differing) {
+    bool identical = files->identical == files->made;
+    static const struct findings none = {0};
+    printf("result %lld (%s): %zu files computed again, %zu identical, %zu different\n", (long long)replay->result.id,
+           replay->origin.status, files->made, files->identical, files->made - files->identical);
+    if (identical) {
+        if (replay->failure.kind)
+            printf("confirmed: it fails again with the same reason: %s\n", replay->failure.text);
+        return EXIT_DONE;
+    }
+    bool agrees = replay->failure.kind
+                      ? strcmp(replay->failure.text, replay->origin.failure) == 0
+                      : replay_compare_findings(&replay->stored,
+                                                replay->analysis.refusals.count ? &none : &replay->analysis.findings);
+    if (!differing)
+        printf("under the recorded conditions every file should be identical: files of the store were changed, or this "
+               "machine computes otherwise\n");
+    return differing && agrees ? EXIT_DONE : EXIT_FAILED;
+}
+
+static int replay_result(struct replay *replay, const struct config *config, int64_t id) {
+    struct err err = {0};
+    struct replay_files files = {0};
+    if (!read_result(replay, id, &err) || !open_engine(replay, config, &err) || !compute(replay, &err))
+        return command_fail(&command_replay, &err);
+    struct analysis_run configured = analysis_run_configured(config, replay->engine.model);
+    size_t differing = replay_print_conditions(&replay->origin, &replay->engine);
+    replay_print_configuration(&replay->run, &configured);
+    if (strcmp(status_of(replay), replay->origin.status) != 0)
+        return other_outcome(replay);
+    if (!replay_compare_files(replay->store, id, &replay->made, &files, &err))
+        return command_fail(&command_replay, &err);
+    return judge(replay, &files, differing);
 }
 
 static int run(int argc, char **argv) {
-    const char *config_path = NULL;
-    const struct command_option options[] = {{"-c", &config_path, NULL}};
+    const char *config_path = NULL, *model = NULL;
+    const struct command_option options[] = {{"-c", &config_path, NULL}, {"--model", &model, NULL}};
     int64_t id = 0;
-    if (command_options(argc, argv, options, 1) != 1 || !command_integer(argv[0], 1, INT64_MAX, &id))
+    if (command_options(argc, argv, options, 2) != 1 || !command_integer(argv[0], 1, INT64_MAX, &id))
         return command_usage(&command_replay);
     struct config config;
     struct err err = {0};
     PULMO_SCOPED(replay_close) struct replay replay = {0};
-    PULMO_SCOPED(analysis_free) struct analysis analysis = {0};
-    PULMO_SCOPED(artifacts_free) struct artifacts made = {0};
-    if (!command_config(config_path, &config, &err) || !(replay.store = processes_store_open(&config, &err)) ||
-        !prepare(&replay, &config, id, &err) || !compute(&replay, &analysis, &made, &err))
+    if (!command_config(config_path, &config, &err) || (model && !config_set(&config, "model", model, &err)) ||
+        !(replay.store = processes_store_open(&config, &err)))
         return command_fail(&command_replay, &err);
-    return compare(&replay, &made);
+    return replay_result(&replay, &config, id);
 }
 
-const struct command command_replay = {"replay", "replay RESULT [-c FILE]",
-                                       "compute a stored result again and compare it bit for bit", run};
+const struct command command_replay = {"replay", "replay RESULT [--model FILE] [-c FILE]",
+                                       "compute a stored result again: the same bytes, or what differs and by how much",
+                                       run};

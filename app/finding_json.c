@@ -144,6 +144,45 @@ void finding_json_model(const struct bytes *document, char name[128], char versi
     copy_text(model, "version", version, 64);
 }
 
+/* Results of before the two fields have both in one: "oneDNN 2.6.3, avx512_core_vnni". */
+static void split_detail(const cJSON *json, struct finding_origin *out) {
+    const char *detail = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "backend_detail"));
+    const char *comma = detail ? strstr(detail, ", ") : NULL;
+    if (*out->library || !comma)
+        return;
+    snprintf(out->library, sizeof out->library, "%.*s", (int)(comma - detail), detail);
+    snprintf(out->instruction_set, sizeof out->instruction_set, "%s", comma + 2);
+}
+
+static void read_failure(const cJSON *json, struct finding_origin *out) {
+    static const char prefix[] = "FAILED: "; /* as analysis_json wrote it */
+    const cJSON *reason = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(json, "reasons"), 0);
+    const char *text = cJSON_GetStringValue(reason);
+    if (text && strncmp(text, prefix, sizeof prefix - 1) == 0)
+        snprintf(out->failure, sizeof out->failure, "%s", text + sizeof prefix - 1);
+}
+
+bool finding_json_origin(const struct bytes *document, struct finding_origin *out, struct err *err) {
+    PULMO_SCOPED(cjson_free_at) cJSON *json = cJSON_ParseWithLength((const char *)document->data, document->size);
+    const cJSON *model = cJSON_GetObjectItemCaseSensitive(json, "model");
+    struct finding_origin origin = {.pulmo = ""};
+    if (!model)
+        return err_set(err, ERR_INPUT, "the stored document is not a result of pulmo");
+    copy_text(json, "pulmo", origin.pulmo, sizeof origin.pulmo);
+    copy_text(json, "backend", origin.backend, sizeof origin.backend);
+    copy_text(json, "library", origin.library, sizeof origin.library);
+    copy_text(json, "instruction_set", origin.instruction_set, sizeof origin.instruction_set);
+    copy_text(json, "precision", origin.precision, sizeof origin.precision);
+    copy_text(json, "status", origin.status, sizeof origin.status);
+    copy_text(model, "name", origin.model_name, sizeof origin.model_name);
+    copy_text(model, "version", origin.model_version, sizeof origin.model_version);
+    copy_text(model, "sha256", origin.model_sha256, sizeof origin.model_sha256);
+    split_detail(json, &origin);
+    read_failure(json, &origin);
+    *out = origin;
+    return true;
+}
+
 static bool has_input(const cJSON *inputs, const char *path) {
     const char *slash = strrchr(path, '/');
     const cJSON *item = NULL;

@@ -51,27 +51,51 @@ dnnl_memory_desc_t infer_backend_any(const struct shape *shape) {
     return desc;
 }
 
-static const char *isa_name(dnnl_cpu_isa_t isa) {
-    switch (isa) {
-    case dnnl_cpu_isa_sse41: return "sse41";
-    case dnnl_cpu_isa_avx: return "avx";
-    case dnnl_cpu_isa_avx2: return "avx2";
-    case dnnl_cpu_isa_avx2_vnni: return "avx2_vnni";
-    case dnnl_cpu_isa_avx512_core: return "avx512_core";
-    case dnnl_cpu_isa_avx512_core_vnni: return "avx512_core_vnni";
-    case dnnl_cpu_isa_avx512_core_bf16: return "avx512_core_bf16";
-    case dnnl_cpu_isa_avx512_core_amx: return "avx512_core_amx";
-    default: return "other";
-    }
+static const struct isa {
+    dnnl_cpu_isa_t isa;
+    const char *name;
+} isas[] = {
+    {dnnl_cpu_isa_sse41, "sse41"},
+    {dnnl_cpu_isa_avx, "avx"},
+    {dnnl_cpu_isa_avx2, "avx2"},
+    {dnnl_cpu_isa_avx2_vnni, "avx2_vnni"},
+    {dnnl_cpu_isa_avx512_core, "avx512_core"},
+    {dnnl_cpu_isa_avx512_core_vnni, "avx512_core_vnni"},
+    {dnnl_cpu_isa_avx512_core_bf16, "avx512_core_bf16"},
+    {dnnl_cpu_isa_avx512_core_amx, "avx512_core_amx"},
+};
+#define ISA_COUNT (sizeof isas / sizeof *isas)
+
+const char *infer_backend_instruction_set(void) {
+    dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+    for (size_t index = 0; index < ISA_COUNT; index++)
+        if (isas[index].isa == isa)
+            return isas[index].name;
+    return "other";
+}
+
+const char *infer_backend_library(void) {
+    static _Thread_local char text[32];
+    const dnnl_version_t *version = dnnl_version();
+    snprintf(text, sizeof text, "oneDNN %d.%d.%d", version->major, version->minor, version->patch);
+    return text;
 }
 
 /* Both parts are constants of the process. */
 const char *infer_backend_text(void) {
     static _Thread_local char text[64];
-    const dnnl_version_t *version = dnnl_version();
-    snprintf(text, sizeof text, "oneDNN %d.%d.%d, %s", version->major, version->minor, version->patch,
-             isa_name(dnnl_get_effective_cpu_isa()));
+    snprintf(text, sizeof text, "%s, %s", infer_backend_library(), infer_backend_instruction_set());
     return text;
+}
+
+bool infer_backend_limit(const char *instruction_set, struct err *err) {
+    if (getenv("ONEDNN_MAX_CPU_ISA") || getenv("DNNL_MAX_CPU_ISA"))
+        return true;
+    for (size_t index = 0; index < ISA_COUNT; index++)
+        if (strcmp(isas[index].name, instruction_set) == 0)
+            return dnnl_set_max_cpu_isa(isas[index].isa) == dnnl_success ||
+                   err_set(err, ERR_CONFLICT, "the instruction set is in use already");
+    return err_set(err, ERR_INPUT, "%s is no instruction set that oneDNN could be limited to", instruction_set);
 }
 
 /* ---- reorder, outside a run ----------------------------------------------------------------------------- */

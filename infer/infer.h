@@ -10,6 +10,11 @@
 struct infer_model;   /* model.json, both graphs, weights; any thread */
 struct infer_session; /* plan, arena, packed weights; one thread at a time */
 
+/* How many findings there were, and how many of them were wrong. */
+struct infer_tally {
+    uint32_t findings, wrong;
+};
+
 struct infer_model_info { /* borrowed from the model, valid as long as it */
     const char *name, *version;
     char sha256[65]; /* of model.json, which names the digests of the graphs */
@@ -19,6 +24,9 @@ struct infer_model_info { /* borrowed from the model, valid as long as it */
     uint32_t passes;
     /* Findings whose passes disagree by more go to review; negative when the model names no threshold. */
     double review_mutual_information_nats;
+    /* Reported findings on CTs that the model never saw, as the rule parted them: false ones among those it sent to
+     * review and among the others. No findings where the model was not measured. */
+    struct infer_tally reviewed, not_reviewed;
     bool has_gate; /* gate.onnx: infer_gate may be called */
 };
 
@@ -38,6 +46,13 @@ const struct infer_model *infer_session_model(const struct infer_session *sessio
 const char *infer_backend_name(const struct infer_session *session); /* "cpu" */
 /* "oneDNN 2.6.3, avx512_core_vnni": what a replay must match. */
 const char *infer_backend_detail(const struct infer_session *session);
+/* The two halves of it, which are constants of the process. */
+const char *infer_backend_library(void);
+const char *infer_backend_instruction_set(void);
+/* From now on no newer instructions than those of the named set, as infer_backend_instruction_set names it. Only before
+ * the first session of the process; a machine without the set stays at its own best one. An administrator's
+ * ONEDNN_MAX_CPU_ISA is left in force. ERR_INPUT for an unknown name, ERR_CONFLICT when it is too late. */
+bool infer_backend_limit(const char *instruction_set, struct err *err) PULMO_MUST_USE;
 
 /* Stage 1 over the lungs of an isotropic canonical volume of 1 mm that volume_mask_outside has prepared
  * (models/README.md, Frame and Decoding): candidates with center_lps_mm, diameter_mm, detector_logit, best first. On
