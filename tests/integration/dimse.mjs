@@ -4,6 +4,7 @@ import net from 'node:net';
 
 const VERIFICATION = '1.2.840.10008.1.1';
 export const CT_IMAGE_STORAGE = '1.2.840.10008.5.1.4.1.1.2';
+export const STORAGE_COMMITMENT = '1.2.840.10008.1.20.1';
 export const EXPLICIT_LITTLE = '1.2.840.10008.1.2.1';
 const IMPLICIT_LITTLE = '1.2.840.10008.1.2';
 const PDV_BYTES = 16000;
@@ -128,6 +129,14 @@ export class Peer {
   store(sopClass, sopInstance, dataset) {
     this.message(command([[0x0002, sopClass], [0x0100, 0x0001], [0x0110, 1], [0x0700, 0], [0x0800, 0],
       [0x1000, sopInstance]]), true);
+    this.message(dataset, false);
+    return this.status();
+  }
+
+  /** A report on a Storage Commitment (N-EVENT-REPORT, PS3.4 J.3.3), event type 1 = all stored, 2 = failures exist. */
+  report(type, dataset) {
+    this.message(command([[0x0002, STORAGE_COMMITMENT], [0x0100, 0x0100], [0x0110, 1], [0x0800, 0],
+      [0x1000, `${STORAGE_COMMITMENT}.1`], [0x1002, type]]), true);
     this.message(dataset, false);
     return this.status();
   }

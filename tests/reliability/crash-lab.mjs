@@ -123,7 +123,7 @@ export class Lane {
     const all = {
       data_folder: lane.data, dicom_port: 0, https_port: 0, dicom_bind: '127.0.0.1', https_bind: '127.0.0.1', quiet_ms: 100,
       disk_reserve_mb: 16, attempts_max: 100, threads: 1, passes: 2, operating_point: 0.7, dicom_timeout_s: 10,
-      destinations: `PACS@127.0.0.1:${lane.pacs.port}`, ...settings,
+      destinations: `PACS@127.0.0.1:${lane.pacs.port}/none`, ...settings,
     };
     lane.restoredConfig = path.join(folder, 'restored.conf');
     const write = (file, values) => writeFileSync(file, Object.entries(values).map(([key, value]) => `${key} = ${value}\n`).join(''));

@@ -7,6 +7,7 @@ import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, write
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { Client, freePort, pulmo, program, serve, sleep, until } from '../../packaging/appliance.mjs';
+import { IMPLICIT_LITTLE, Peer, STORAGE_COMMITMENT, echo } from '../integration/dimse.mjs';
 import { Orthanc } from '../integration/orthanc.mjs';
 import { filesBelow, phantom, skip, test, upload } from '../integration/scenario.mjs';
 import { Process, killAt } from './crash-lab.mjs';
@@ -141,16 +142,46 @@ async function byCommitment(hospital) {
   step('410 for slices, the report is kept; sent again from the PACS it opens again, without a new result');
 }
 
+/** Reports that nobody asked for, or that are none, on an association without role selection: refused, nothing noted. */
+async function forgedReports(hospital) {
+  const uid = (tag, value) => {
+    const text = Buffer.from(value.length % 2 ? `${value}\0` : value);
+    const head = Buffer.alloc(8);
+    head.write(tag, 'hex');
+    head.writeUInt32LE(text.length, 4);
+    return Buffer.concat([head, text]);
+  };
+  const reports = [
+    ['of an unknown transaction', uid('08009511', '2.25.1'), 0x0112],
+    ['without a transaction', uid('08001800', '1.2.3'), 0x0115],
+    ['that is cut off', uid('08009511', '2.25.123456789').subarray(0, 14), 0x0115],
+  ];
+  for (const [what, dataset, status] of reports) {
+    const peer = await Peer.connect(hospital.dicomPort);
+    assert.equal(await peer.associate('PULMO', 'ORTHANC', [[STORAGE_COMMITMENT, IMPLICIT_LITTLE]]), 'accepted');
+    assert.equal(await peer.report(1, dataset), status, `a report ${what}`);
+    await peer.release();
+  }
+  assert.ok(await echo(hospital.dicomPort, 'PULMO', 'ORTHANC'));
+  hospital.context.step('forged and broken reports are refused');
+}
+
 /** The PACS lost an image and a report: nothing is confirmed; the report, which is ours, is sent again. */
 async function somethingMissing(hospital) {
   const { orthanc, context: { step } } = hospital;
   const study = await hospital.receive(2);
+  const [report] = await until('its first report does not arrive', 60, async () => {
+    const found = await orthanc.results(study.study);
+    return found.length && found;
+  });
   await orthanc.remove(`/instances/${(await hospital.ctSeries(study)).Instances[0]}`);
+  await orthanc.remove(`/instances/${report.id}`);
   await hospital.sign(study);
   const [line] = await hospital.logged(uidLine('confirm not confirmed', study.uid));
-  assert.match(line, /0 results and 1 images of 22 objects are not there/);
+  assert.match(line, /1 results and 1 images of 22 objects are not there/);
   await hospital.assertKept(study, 'an image that the PACS has not got keeps its study');
-  step('an image is missing in the PACS: not confirmed, kept');
+  await until('the report is not sent again', 30, async () => (await orthanc.results(study.study)).some(({ uid }) => uid === report.uid));
+  step('an image and a report are missing in the PACS: not confirmed, kept; the report is sent again');
   return study;
 }
 
@@ -249,6 +280,7 @@ await test('retention', async (context) => {
   const hospital = await Hospital.open(context);
   context.onEnd((failure) => hospital.stop(failure));
   await byCommitment(hospital);
+  await forgedReports(hospital);
   const missing = await somethingMissing(hospital);
   await pacsDown(hospital);
   const study = await fullDisk(hospital, missing);
