@@ -7,7 +7,8 @@ static void series_free_at(struct dicom_series **series) {
 
 static bool job_decode(struct appliance *appliance, const struct store_job *job, struct err *err) {
     PULMO_SCOPED(store_paths_free) struct store_paths paths = {0};
-    if (!store_study_paths(appliance->store, job->study_uid, &paths, err))
+    if (!store_study_verify(appliance->store, job->study_uid, err) ||
+        !store_study_paths(appliance->store, job->study_uid, &paths, err))
         return false;
     PULMO_SCOPED(series_free_at)
     struct dicom_series *series = dicom_series_read((const char *const *)paths.items, paths.count, err);

@@ -1,3 +1,4 @@
+#include "app/persist.h"
 #include "app/stop.h"
 #include "app/worker.h"
 #include "log.h"
@@ -110,8 +111,15 @@ static bool run_leased(struct appliance *appliance, const struct store_job *job,
     return good;
 }
 
+static void job_give_back(struct appliance *appliance, const struct store_job *job, const struct err *why,
+                          const char *folder) {
+    struct persist persist = {.folder = folder, .event = "job not given back"};
+    for (struct err err = {0}; !store_job_fail(appliance->store, job, why, &err) && persist_again(&persist, &err);)
+        continue;
+}
+
 static void run_job(struct appliance *appliance, const struct store_job *job, job_step *step, const char *folder) {
-    struct err err = {0}, again = {0};
+    struct err err = {0};
     int64_t start_ms = pulmo_monotonic_ms();
     log_event(LOG_INFO, folder, "job taken", "job=%lld kind=%d attempt=%u study_uid=%s", (long long)job->id,
               (int)job->kind, job->attempt, job->study_uid);
@@ -122,8 +130,7 @@ static void run_job(struct appliance *appliance, const struct store_job *job, jo
     }
     log_event(LOG_ERROR, folder, "job failed", "job=%lld kind=\"%s\" reason=\"%s\"", (long long)job->id,
               err_kind_name(err.kind), err.text);
-    if (!store_job_fail(appliance->store, job, &err, &again))
-        log_err(LOG_ERROR, folder, "job not given back", &again); /* its lease runs out */
+    job_give_back(appliance, job, &err, folder);
 }
 
 bool job_loop(struct appliance *appliance, unsigned kinds_mask, job_step *step, const char *folder, struct err *err) {

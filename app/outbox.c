@@ -1,4 +1,5 @@
 #include "app/confirm.h"
+#include "app/persist.h"
 #include "app/processes.h"
 #include "app/stop.h"
 #include "log.h"
@@ -52,29 +53,53 @@ static bool failure_is_transient(const struct err *failure) {
     return failure->kind != ERR_UNSUPPORTED;
 }
 
-static bool settle(struct outbox *outbox, const struct store_outgoing *outgoing, struct err *err) {
+/* What the peer said of an object. */
+struct verdict {
+    bool sent, transient;
+    char why[768];
+};
+
+static bool verdict_write(struct outbox *outbox, const struct store_outgoing *outgoing, const struct verdict *verdict,
+                          struct err *err) {
+    if (verdict->sent)
+        return store_outbox_sent(outbox->store, outgoing, err);
+    return store_outbox_failed(outbox->store, outgoing, verdict->transient, verdict->why, pulmo_now_ms(), err);
+}
+
+static struct verdict deliver(struct outbox *outbox, const struct store_outgoing *outgoing) {
     struct outbox_peer peer;
     const char *path = outgoing->path;
     struct sending sending = {.error = ""};
     struct err failure = {0};
-    char why[768];
-    bool transient = true;
+    struct verdict verdict = {.transient = true};
+    char *why = verdict.why;
+    size_t size = sizeof verdict.why;
     if (!outbox_peer_find(outbox->config, outgoing->destination, &peer)) {
-        snprintf(why, sizeof why, "%s is no longer a destination in the configuration", outgoing->destination);
+        snprintf(why, size, "%s is no longer a destination in the configuration", outgoing->destination);
     } else if (!dicom_send(&peer.dicom, &path, 1, on_sent, &sending, &failure) && !sending.answered) {
-        transient = failure_is_transient(&failure);
-        snprintf(why, sizeof why, "%s", failure.text);
+        verdict.transient = failure_is_transient(&failure);
+        snprintf(why, size, "%s", failure.text);
     } else if (sending.answered && status_is_stored(sending.status)) {
+        verdict.sent = true;
+    } else {
+        verdict.transient = !sending.answered || status_is_transient(sending.status);
+        snprintf(why, size, "status 0x%04X %s", sending.status, sending.error);
+    }
+    return verdict;
+}
+
+static void settle(struct outbox *outbox, const struct store_outgoing *outgoing) {
+    struct verdict verdict = deliver(outbox, outgoing);
+    struct persist persist = {.folder = "outbox", .event = "not recorded"};
+    for (struct err err = {0}; !verdict_write(outbox, outgoing, &verdict, &err);)
+        if (!persist_again(&persist, &err))
+            return;
+    if (verdict.sent)
         log_event(LOG_INFO, "outbox", "sent", "destination=%s object=%s result=%lld", outgoing->destination,
                   outgoing->name, (long long)outgoing->result_id);
-        return store_outbox_sent(outbox->store, outgoing, err);
-    } else {
-        transient = !sending.answered || status_is_transient(sending.status);
-        snprintf(why, sizeof why, "status 0x%04X %s", sending.status, sending.error);
-    }
-    log_event(LOG_WARNING, "outbox", "not sent", "destination=%s object=%s attempt=%u reason=\"%s\"",
-              outgoing->destination, outgoing->name, outgoing->attempt, why);
-    return store_outbox_failed(outbox->store, outgoing, transient, why, pulmo_now_ms(), err);
+    else
+        log_event(LOG_WARNING, "outbox", "not sent", "destination=%s object=%s attempt=%u reason=\"%s\"",
+                  outgoing->destination, outgoing->name, outgoing->attempt, verdict.why);
 }
 
 bool outbox_peer_find(const struct config *config, const char *name, struct outbox_peer *out) {
@@ -106,7 +131,7 @@ static void *outbox_loop(void *context) {
         bool good = store_outbox_take(outbox->store, pulmo_now_ms(), &outgoing, &err);
         bool idle = !good || !outgoing.id;
         if (good && outgoing.id)
-            good = settle(outbox, &outgoing, &err);
+            settle(outbox, &outgoing);
         else if (good) /* results go first; questions about them have time */
             good = confirm_step(outbox->config, outbox->store, &idle, &err);
         if (!good)

@@ -1,4 +1,5 @@
 #include "app/confirm.h"
+#include "app/persist.h"
 #include "app/processes.h"
 #include "app/stop.h"
 #include "dicom/dicom.h"
@@ -18,6 +19,7 @@ struct reception {
     pthread_mutex_t lock;
     struct store *idle[HANDLES_IDLE_MAX];
     size_t idle_count;
+    struct persist_closings closings;
 };
 
 static struct store *borrow(struct reception *reception, struct err *err) {
@@ -95,10 +97,24 @@ static void on_event(void *context, const struct dicom_event *event) {
     struct err err = {0};
     struct store *store = borrow(reception, &err);
     bool recorded = store && record(store, event, &err);
+    if (!recorded && event->kind == DICOM_EVENT_ASSOCIATION_CLOSED)
+        persist_closing_add(&reception->closings, event->association_id);
     if (store)
         give_back(reception, store);
     if (!recorded)
         log_err(LOG_ERROR, "scp", "event not recorded", &err);
+}
+
+/* An association that ended unseen would hold its studies open. */
+static void write_closings(struct reception *reception) {
+    struct err err = {0};
+    struct store *store = persist_closings_any(&reception->closings) ? borrow(reception, &err) : NULL;
+    if (!store)
+        return;
+    bool written = persist_closings_write(&reception->closings, store, &err);
+    give_back(reception, store);
+    if (written)
+        log_event(LOG_INFO, "scp", "associations closed later", "pending=0");
 }
 
 static bool on_commitment(void *context, const struct dicom_commitment_report *report, struct err *err) {
@@ -159,8 +175,10 @@ static bool listen_until_stopped(struct reception *reception, struct err *err) {
     struct dicom_scp *plain = start_scp(reception, NULL, err);
     struct dicom_scp *secure = plain && with_tls ? start_scp(reception, &tls, err) : NULL;
     struct outbox *outbox = plain && (secure || !with_tls) ? outbox_start(config, err) : NULL;
-    while (outbox && !stop_requested)
+    while (outbox && !stop_requested) {
         poll(NULL, 0, 250);
+        write_closings(reception);
+    }
     bool good = outbox != NULL;
     if (secure)
         dicom_scp_refuse(secure); /* both drain at one time, or the supervisor would lose its patience */
@@ -176,7 +194,8 @@ static bool listen_until_stopped(struct reception *reception, struct err *err) {
 }
 
 bool reception_run(const struct config *config, struct err *err) {
-    struct reception reception = {.config = config, .lock = PTHREAD_MUTEX_INITIALIZER};
+    struct reception reception = {
+        .config = config, .lock = PTHREAD_MUTEX_INITIALIZER, .closings.lock = PTHREAD_MUTEX_INITIALIZER};
     struct store *store = processes_store_open(config, err);
     if (!store)
         return false;

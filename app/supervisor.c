@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -13,6 +14,7 @@
 #define BACKOFF_MAX_MS 30000
 #define STOP_WAIT_MS 15000
 #define EARLY_MS 60000
+#define TEND_MS 1000
 /* Their waits are 16 s together: as long as a predecessor that was killed may keep its ports. */
 #define FAILURES_MAX 7
 
@@ -21,6 +23,12 @@ struct child {
     pid_t pid;        /* 0 = not running */
     int64_t started_ms, due_ms, backoff_ms;
     int failures; /* early ends with an exit status, since the last that was none; -1 = it has lived for long once */
+};
+
+/* What the supervisor does for the store. */
+struct tending {
+    int64_t due_ms; /* monotonic */
+    char fault[496];
 };
 
 static void start_child(struct child *child, const char *program, const char *config_path) {
@@ -104,16 +112,54 @@ static void stop_children(struct child *children, size_t count) {
         }
 }
 
-bool supervisor_run(const char *program, const char *config_path, const struct config *config, struct err *err) {
-    /* Migrates the store once, before four processes open it, and shows a bad configuration here. */
-    struct store *store = processes_store_open(config, err);
-    if (!store)
+/* Judges the database, migrates it once before four processes open it, and shows a bad configuration here. */
+static bool prepare_store(const struct config *config, struct err *err) {
+    struct store_config store_config = processes_store_config(config);
+    if (!store_recover(&store_config, err))
         return false;
-    store_close(store);
+    PULMO_SCOPED(store_close_at) struct store *store = processes_store_open(config, err);
+    return store != NULL;
+}
+
+/* The reserve of disk space, and whether a child met a damaged database. A fault is logged when it is a new one. */
+static bool tend_store(const struct config *config, struct tending *tending) {
+    struct store_config store_config = processes_store_config(config);
+    struct store_tended tended = {0};
+    struct err err = {0};
+    int64_t now = pulmo_monotonic_ms();
+    if (now < tending->due_ms)
+        return true;
+    tending->due_ms = now + TEND_MS;
+    if (!store_tend(&store_config, &tended, &err) && strcmp(err.text, tending->fault) != 0)
+        log_err(LOG_ERROR, "serve", "disk not tended", &err);
+    snprintf(tending->fault, sizeof tending->fault, "%s", err.text);
+    if (tended.reserve_given_up)
+        log_event(LOG_ERROR, "serve", "disk full", "free_bytes=%llu reserve=\"given up\"",
+                  (unsigned long long)tended.free_bytes);
+    if (tended.reserve_made)
+        log_event(LOG_INFO, "serve", "reserve made", "free_bytes=%llu", (unsigned long long)tended.free_bytes);
+    return !tended.database_suspect;
+}
+
+/* All children let go of the database, which is then judged: sound, they start again; damaged, the service ends. */
+static bool judge_database(struct child *children, size_t count, const struct config *config, struct err *err) {
+    log_event(LOG_ERROR, "serve", "database suspect", "children=%zu", count);
+    stop_children(children, count);
+    for (size_t index = 0; index < count; index++)
+        children[index].due_ms = 0;
+    return prepare_store(config, err);
+}
+
+bool supervisor_run(const char *program, const char *config_path, const struct config *config, struct err *err) {
+    if (!prepare_store(config, err))
+        return false;
     struct child children[] = {{.name = "scp"}, {.name = "decode"}, {.name = "work"}, {.name = "web"}};
     size_t count = sizeof children / sizeof *children;
     const struct child *failed = NULL;
+    struct tending tending = {0};
     while (!stop_requested && !failed) {
+        if (!tend_store(config, &tending) && !judge_database(children, count, config, err))
+            return false;
         reap(children, count, false);
         failed = hopeless(children, count);
         for (size_t index = 0; !failed && index < count; index++)

@@ -97,7 +97,8 @@ static bool name_predecessor(struct appliance *appliance, const struct store_job
 
 bool job_analyse(struct appliance *appliance, const struct store_job *job, struct err *err) {
     PULMO_SCOPED(store_paths_free) struct store_paths paths = {0};
-    if (!store_study_paths(appliance->store, job->study_uid, &paths, err))
+    if (!store_study_verify(appliance->store, job->study_uid, err) ||
+        !store_study_paths(appliance->store, job->study_uid, &paths, err))
         return false;
     struct analysis_run run = analysis_run_configured(appliance->config, appliance->engine.model);
     if (!name_predecessor(appliance, job, &run, err))

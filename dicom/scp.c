@@ -109,6 +109,7 @@ static void tell(const struct worker *worker, enum dicom_event_kind kind, uint16
 static uint16_t status_of(enum err_kind kind) {
     switch (kind) {
     case ERR_NO_SPACE:
+    case ERR_IO:   /* a disk that fails says nothing against the instance */
     case ERR_BUSY: /* the database, for longer than its patience: as good a reason to send again */
     case ERR_MEMORY: return STATUS_OUT_OF_RESOURCES;
     case ERR_UNSUPPORTED: return STATUS_CLASS_NOT_SUPPORTED;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "store/blob.h"
+#include "store/disk.h"
 #include "store/handle.h"
 #include "store/job.h"
 
@@ -40,11 +41,14 @@ bool artifact_write(struct store *store, const struct store_artifact *artifacts,
     PULMO_SCOPED(pulmo_free_at) struct blob_content *contents = pulmo_alloc(count, sizeof *contents, err);
     if (!names.items || !contents)
         return false;
+    uint64_t size = 0;
     for (size_t index = 0; index < count; index++) {
         const struct store_artifact *artifact = &artifacts[index];
         contents[index] = (struct blob_content){artifact->data ? artifact->data : "", artifact->size};
+        size += artifact->size;
     }
-    if (!blob_put_many(store->config.folder, contents, count, names.items, err))
+    if (!disk_room_for_results(store, size, err) ||
+        !blob_put_many(store->config.folder, contents, count, names.items, err))
         return false;
     *out = names;
     names = (struct artifact_names){0};

@@ -29,6 +29,10 @@ struct store {
     int watch;                              /* inotify on the write-ahead log; -1 until store_wait is called */
 };
 
+/* The lock that those hold who make, migrate or recover a store; closed = given back. -1 with err set. */
+int store_open_lock(const char *folder, struct err *err);
+void store_busy_handler_set(struct store *store);
+
 /* count random bytes as hexadecimal text, from the kernel. */
 bool store_random_hex(size_t count, char *out, struct err *err) PULMO_MUST_USE;
 

@@ -6,6 +6,7 @@
 #include "store/association.h"
 #include "store/audit.h"
 #include "store/blob.h"
+#include "store/contents.h"
 #include "store/handle.h"
 #include "store/retention.h"
 #include "store/version.h"
@@ -199,7 +200,10 @@ static bool put_commit(struct store *store, struct put *put, bool *again, struct
 
 static bool put_blob(struct store *store, const struct put *put, struct err *err) {
     const struct instance *instance = put->input.instance;
-    if (put->decision.version == VERSION_SAME &&
+    bool damaged = false;
+    if (put->decision.version == VERSION_SAME && !contents_is_damaged(store, put->decision.same, &damaged, err))
+        return false;
+    if (put->decision.version == VERSION_SAME && !damaged &&
         blob_present(store->config.folder, put->decision.same, put->decision.same_size))
         return true; /* durable since its row was committed */
     return blob_put(store->config.folder, put->input.blob, instance->part10, instance->part10_size, err);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "store/handle.h"
+#include "store/recover.h"
 
 static enum err_kind kind_of_code(int code) {
     switch (code & 0xff) {
@@ -25,6 +26,7 @@ static enum err_kind kind_of_code(int code) {
 
 bool sql_fail(struct store *store, const char *what, struct err *err) {
     int code = sqlite3_extended_errcode(store->database);
+    recover_note(store, code);
     return err_set(err, kind_of_code(code), "database %s/pulmo.db: %s: %s (%d)", store->config.folder, what,
                    sqlite3_errmsg(store->database), code);
 }

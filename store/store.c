@@ -16,8 +16,9 @@
 #include "store/handle.h"
 #include "store/holder.h"
 #include "store/migrate.h"
+#include "store/recover.h"
 
-#define BUSY_TIMEOUT_MS 20000
+#define BUSY_TIMEOUT_MS 8000 /* twice in an association, which must not take it for silence (30 s) */
 
 bool store_random_hex(size_t count, char *out, struct err *err) {
     unsigned char raw[64];
@@ -45,6 +46,10 @@ static int busy_wait(void *context, int tries) {
     return 1;
 }
 
+void store_busy_handler_set(struct store *store) {
+    sqlite3_busy_handler(store->database, busy_wait, NULL);
+}
+
 static bool config_check(const struct store_config *config, struct err *err) {
     if (!config->folder || !*config->folder)
         return err_set(err, ERR_CONFIG, "the store has no folder");
@@ -56,7 +61,7 @@ static bool config_check(const struct store_config *config, struct err *err) {
 }
 
 static bool connection_prepare(struct store *store, struct err *err) {
-    sqlite3_busy_handler(store->database, busy_wait, NULL);
+    store_busy_handler_set(store);
     sqlite3_extended_result_codes(store->database, 1);
     sqlite3_db_config(store->database, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     sqlite3_db_config(store->database, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
@@ -117,16 +122,28 @@ static void descriptor_close_at(int *descriptor) {
         close(*descriptor);
 }
 
+int store_open_lock(const char *folder, struct err *err) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/open.lock", folder);
+    int lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (lock < 0) {
+        err_set(err, errno == ENOSPC ? ERR_NO_SPACE : ERR_IO, "cannot open %s: %s", path, strerror(errno));
+        return -1;
+    }
+    while (flock(lock, LOCK_EX) != 0)
+        if (errno != EINTR) {
+            err_set(err, ERR_IO, "cannot lock %s: %s", path, strerror(errno));
+            close(lock);
+            return -1;
+        }
+    return lock;
+}
+
 /* Two processes that start together must not both create, migrate or switch to WAL: one after the other. */
 static bool open_locked(struct store *store, struct err *err) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/open.lock", store->config.folder);
-    PULMO_SCOPED(descriptor_close_at) int lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
-    if (lock < 0)
-        return err_set(err, ERR_IO, "cannot open %s: %s", path, strerror(errno));
-    while (flock(lock, LOCK_EX) != 0)
-        if (errno != EINTR)
-            return err_set(err, ERR_IO, "cannot lock %s: %s", path, strerror(errno));
+    PULMO_SCOPED(descriptor_close_at) int lock = store_open_lock(store->config.folder, err);
+    if (lock < 0 || !recover_permit(store->config.folder, err))
+        return false;
     return blob_folders_make(store->config.folder, err) && holder_folder_make(store->config.folder, err) &&
            database_open(store, err) && migrate_run(store, &migrate_embedded, err) && device_uid_keep(store, err) &&
            blob_folder_sync(store->config.folder, err);

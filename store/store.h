@@ -24,6 +24,32 @@ void store_close_at(struct store **store);
 /* One per installation, made with the store (Device Observer UID, PS3.16 TID 1004). */
 bool store_device_uid(struct store *store, char out[DICOM_UID_SIZE], struct err *err) PULMO_MUST_USE;
 
+/* ---- health: store/disk.c, store/recover.c ------------------------------------------------------------ */
+
+/* Before any process opens the store, by the one that starts them: judges the database after whatever ended it last.
+ * ERR_IO when it is damaged: it is moved aside then, and the sentence names what the operator does. */
+bool store_recover(const struct store_config *config, struct err *err) PULMO_MUST_USE;
+/* Every second or so, by one process: keeps a reserve of disk space, gives it up when the disk is full. */
+struct store_tended {
+    uint64_t free_bytes;
+    bool reserve_made, reserve_given_up; /* by this call */
+    bool database_suspect;               /* some process met damage: stop all, then store_recover */
+};
+bool store_tend(const struct store_config *config, struct store_tended *out, struct err *err) PULMO_MUST_USE;
+
+#define STORE_PROBLEMS_MAX 8
+#define STORE_PROBLEM_SIZE 256
+struct store_health {
+    uint64_t free_bytes;
+    size_t problem_count; /* 0 = all is well */
+    struct store_problem {
+        char code[24]; /* "DISK_LOW", "DISK_FULL", "DISK_READ_ONLY", "DISK_FAILS", "DATABASE_LOCKED", ... */
+        char text[STORE_PROBLEM_SIZE];
+    } problems[STORE_PROBLEMS_MAX];
+};
+/* Looks at the disk, writes and syncs a byte, asks for the database's write lock: half a second when that is held. */
+bool store_health(struct store *store, struct store_health *out, struct err *err) PULMO_MUST_USE;
+
 /* ---- reception --------------------------------------------------------------------------------------- */
 
 /* When true is returned, file, folder and row have been synced. The same UID with the same bytes is success again;
@@ -122,6 +148,9 @@ bool store_study_paths(struct store *store, const char *study_uid, struct store_
 bool store_study_paths_all(struct store *store, const char *study_uid, struct store_paths *out,
                            struct err *err) PULMO_MUST_USE;
 void store_paths_free(struct store_paths *paths);
+/* Reads all current instances of a study and compares their digests, before they are worked on. ERR_IO names the first
+ * that is not what was stored; health tells of it until all are whole again (the same instance, sent again). */
+bool store_study_verify(struct store *store, const char *study_uid, struct err *err) PULMO_MUST_USE;
 
 /* ---- results ----------------------------------------------------------------------------------------- */
 

@@ -411,7 +411,7 @@ static void test_statuses_of_the_sink(void **state) {
         enum err_kind fault;
         uint16_t status;
     } rows[] = {{ERR_NO_SPACE, 0xA700}, {ERR_INPUT, 0xC000},    {ERR_UNSUPPORTED, 0x0122}, {ERR_DENIED, 0x0124},
-                {ERR_IO, 0xC000},       {ERR_INTERNAL, 0xC000}, {ERR_MEMORY, 0xA700},      {ERR_NONE, 0x0000}};
+                {ERR_IO, 0xA700},       {ERR_INTERNAL, 0xC000}, {ERR_MEMORY, 0xA700},      {ERR_NONE, 0x0000}};
     struct receiver receiver;
     struct bytes file = sample_make(&(struct sample){.number = 1});
     start(&receiver, &PLAIN);

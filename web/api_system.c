@@ -7,16 +7,35 @@
 
 #define AUDIT_BYTES_MAX ((size_t)256 << 20)
 
+static bool add_problems(cJSON *document, const struct store_health *health) {
+    cJSON *problems = cJSON_AddArrayToObject(document, "problems");
+    bool good = problems != NULL;
+    for (size_t index = 0; good && index < health->problem_count; index++) {
+        cJSON *problem = cJSON_CreateObject();
+        good = cJSON_AddItemToArray(problems, problem) &&
+               cJSON_AddStringToObject(problem, "code", health->problems[index].code) &&
+               cJSON_AddStringToObject(problem, "text", health->problems[index].text);
+    }
+    return good;
+}
+
+/* "ok", or "degraded" with what keeps us from which part of the work. The status is 200 in both cases: who asks whether
+ * we live must not restart us because a disk is full. */
 bool api_health(struct request *request, struct err *err) {
-    struct store_counts counts;
+    struct store_health health;
     char disk[512]; /* "" or why it stays full: of this machine, not of a patient */
-    if (!store_counts(request->web->store, &counts, err) ||
+    if (!store_health(request->web->store, &health, err) ||
         !store_notice_get(request->web->store, "disk", disk, sizeof disk, err))
         return false;
     cJSON *document = cJSON_CreateObject();
-    cJSON_AddStringToObject(document, "status", "ok");
+    cJSON_AddStringToObject(document, "status", health.problem_count ? "degraded" : "ok");
     cJSON_AddStringToObject(document, "version", PULMO_VERSION);
     cJSON_AddStringToObject(document, "disk", disk);
+    cJSON_AddNumberToObject(document, "disk_free_bytes", (double)health.free_bytes);
+    if (!document || !add_problems(document, &health)) {
+        cJSON_Delete(document);
+        return err_set(err, ERR_MEMORY, "out of memory for the health document");
+    }
     return reply_json(request, 200, document, err);
 }
 
