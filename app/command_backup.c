@@ -39,14 +39,20 @@ static void print_figures(const struct store_backup_figures *figures, const char
         (long long)figures->files);
 }
 
-static int save(struct store *store, const struct config *config, const char *folder, const char *config_path) {
+struct arguments {
+    const char *folder, *config_path;
+    bool prune;
+};
+
+static int save(struct store *store, const struct config *config, const struct arguments *arguments) {
     struct progress_bar bar = {0};
     struct store_backup_figures figures = {0};
     struct err err = {0};
     char actor[32];
     snprintf(actor, sizeof actor, "uid %u", (unsigned)getuid());
-    struct store_backup_config backup = {.folder = folder,
-                                         .config_file = config_path,
+    struct store_backup_config backup = {.folder = arguments->folder,
+                                         .config_file = arguments->config_path,
+                                         .prune = arguments->prune,
                                          .actor = actor,
                                          .progress = on_progress,
                                          .fault = on_fault,
@@ -55,7 +61,9 @@ static int save(struct store *store, const struct config *config, const char *fo
     progress_end(&bar);
     if (!saved)
         return command_fail(&command_backup, &err);
-    print_figures(&figures, folder);
+    print_figures(&figures, arguments->folder);
+    if (arguments->prune)
+        printf("%lld files removed that no row names any more\n", (long long)figures.pruned);
     name_what_is_outside(config);
     if (figures.damaged)
         fprintf(stderr, "pulmo backup: %lld contents are lost or changed in the store; the backup has the others\n",
@@ -64,18 +72,21 @@ static int save(struct store *store, const struct config *config, const char *fo
 }
 
 static int run(int argc, char **argv) {
-    const char *config_path = NULL;
-    const struct command_option options[] = {{"-c", &config_path, NULL}};
-    if (command_options(argc, argv, options, 1) != 1)
+    struct arguments arguments = {.folder = NULL};
+    const struct command_option options[] = {{"-c", &arguments.config_path, NULL}, {"--prune", NULL, &arguments.prune}};
+    if (command_options(argc, argv, options, 2) != 1)
         return command_usage(&command_backup);
     struct config config;
     struct err err = {0};
-    config_path = command_config_path(config_path);
-    if (!command_config(config_path, &config, &err))
+    arguments.folder = argv[0];
+    arguments.config_path = command_config_path(arguments.config_path);
+    if (!command_config(arguments.config_path, &config, &err))
         return command_fail(&command_backup, &err);
     PULMO_SCOPED(store_close_at) struct store *store = processes_store_open(&config, &err);
-    return store ? save(store, &config, argv[0], config_path) : command_fail(&command_backup, &err);
+    return store ? save(store, &config, &arguments) : command_fail(&command_backup, &err);
 }
 
-const struct command command_backup = {"backup", "backup DIR [-c FILE]",
-                                       "save database, images, results and keys, while studies arrive", run};
+const struct command command_backup = {"backup", "backup DIR [--prune] [-c FILE]",
+                                       "save database, images, results and keys, while studies arrive; --prune removes "
+                                       "from DIR what the store has given up",
+                                       run};

@@ -91,6 +91,17 @@ static int folder_lock(const char *folder, struct err *err) {
     return -1;
 }
 
+/* Held while files are copied: retention removes none meanwhile (store/retention.c takes it alone). -1 = no. */
+static int purge_lock(const char *store_folder, struct err *err) {
+    char path[BACKUP_PATH_SIZE];
+    if (!backup_path(store_folder, "purge.lock", path, err))
+        return -1;
+    int lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (lock < 0 || flock(lock, LOCK_SH) != 0)
+        err_set(err, ERR_IO, "cannot lock %s: %s", path, strerror(errno));
+    return lock;
+}
+
 /* ---- the snapshot ------------------------------------------------------------------------------------ */
 
 /* VACUUM INTO is one read transaction: writers go on, and what it writes is the state of one moment. */
@@ -125,8 +136,10 @@ static bool snapshot_take(struct backup *backup, struct err *err) {
 typedef bool content_visit(struct backup *backup, const char *sha256, int64_t size, struct err *err);
 
 static bool contents_walk(struct backup *backup, content_visit *visit, struct err *err) {
-    PULMO_SCOPED(sql_done_at)
-    sqlite3_stmt *statement = sql_prepare(backup->snapshot, BACKUP_CONTENTS_SQL, SQL_NO_VALUES, err);
+    struct backup_sql sql;
+    if (!backup_contents_sql(backup->snapshot, &sql, err))
+        return false;
+    PULMO_SCOPED(sql_done_at) sqlite3_stmt *statement = sql_prepare(backup->snapshot, sql.list, SQL_NO_VALUES, err);
     for (bool row = true; statement;) {
         char sha256[DIGEST_HEX_SIZE];
         if (!sql_step(backup->snapshot, statement, &row, err))
@@ -266,6 +279,12 @@ static bool audit_backup(struct backup *backup, struct err *err) {
     return store_audit_append(backup->store, &audit, err);
 }
 
+static bool backup_tidy(struct backup *backup, struct err *err) {
+    const char *folder = backup->config->folder;
+    return backup_prune_databases(folder, backup->head.database, err) &&
+           (!backup->config->prune || backup_prune_contents(folder, backup->snapshot, &backup->figures.pruned, err));
+}
+
 static bool backup_make(struct backup *backup, struct err *err) {
     bool good = true;
     for (int round = 1; good; round++) {
@@ -279,9 +298,9 @@ static bool backup_make(struct backup *backup, struct err *err) {
     backup->figures.made_ms = backup->head.made_ms;
     for (size_t index = 0; index < backup->head.table_count; index++)
         backup->figures.rows += backup->head.tables[index].rows;
-    return good &&
-           blob_file_system_sync(backup->config->folder, err) /* names; contents were synced as they were copied */ &&
-           backup_writer_end(&backup->writer, err) && audit_backup(backup, err);
+    /* Names; contents were synced as they were copied. */
+    return good && blob_file_system_sync(backup->config->folder, err) && backup_writer_end(&backup->writer, err) &&
+           backup_tidy(backup, err) && audit_backup(backup, err);
 }
 
 bool store_backup(struct store *store, const struct store_backup_config *config, struct store_backup_figures *out,
@@ -290,7 +309,8 @@ bool store_backup(struct store *store, const struct store_backup_config *config,
     if (!folder_make(config->folder, store->config.folder, err))
         return false;
     PULMO_SCOPED(descriptor_close_at) int lock = folder_lock(config->folder, err);
-    if (lock < 0 || !folders_make(config->folder, err) || !backup_make(&backup, err))
+    PULMO_SCOPED(descriptor_close_at) int purge = lock < 0 ? -1 : purge_lock(store->config.folder, err);
+    if (lock < 0 || purge < 0 || !folders_make(config->folder, err) || !backup_make(&backup, err))
         return false;
     *out = backup.figures;
     return true;

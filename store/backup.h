@@ -69,22 +69,23 @@ bool backup_writer_add(struct backup_writer *writer, const char *digest, const c
 bool backup_writer_end(struct backup_writer *writer, struct err *err) PULMO_MUST_USE;
 void backup_writer_free(struct backup_writer *writer);
 
+/* After the manifest was replaced: removes the snapshots of former backups, and contents that no row names any more. */
+bool backup_prune_databases(const char *folder, const char *database, struct err *err) PULMO_MUST_USE;
+bool backup_prune_contents(const char *folder, struct store *snapshot, int64_t *removed,
+                           struct err *err) PULMO_MUST_USE;
+
 /* Reads the manifest after checking its own digest, calls `file` for each of its lines. */
 typedef bool backup_file_visit(void *context, const char *digest, const char *name, struct err *err);
 bool backup_manifest_read(const char *folder, struct backup_manifest *out, backup_file_visit *visit, void *context,
                           struct err *err) PULMO_MUST_USE;
 
-/* SQL of images that are not purged. Backups and stores may be older than that column: then the innermost name is that
- * of the one-row table around it, which is NULL, and every image counts. */
-#define BACKUP_IMAGES_SQL                                                                         \
-    "SELECT blob_sha256, blob_size FROM instance, (SELECT NULL AS purged_ms) AS before_retention" \
-    " WHERE (sop_instance_uid, blob_sha256) IN"                                                   \
-    " (SELECT sop_instance_uid, blob_sha256 FROM instance AS kept WHERE purged_ms IS NULL)"
-
-/* SQL of every content that rows name, with its size, in the order of digests. */
-#define BACKUP_CONTENTS_SQL                                                \
-    BACKUP_IMAGES_SQL " UNION "                                            \
-                      "SELECT blob_sha256, blob_size FROM artifact UNION " \
-                      "SELECT blob_sha256, blob_size FROM study_artifact ORDER BY 1"
+/* SQL of every content that rows name and that has to be there, with its size, in the order of digests. Images that
+ * retention has given up have rows and no file; stores of before it have no such column. */
+struct backup_sql {
+    const char *list, *count; /* count: of them, and the sum of their sizes */
+};
+bool backup_contents_sql(struct store *database, struct backup_sql *out, struct err *err) PULMO_MUST_USE;
+/* *purges = images of this database may have been purged. */
+bool backup_knows_purges(struct store *database, bool *purges, struct err *err) PULMO_MUST_USE;
 
 #endif

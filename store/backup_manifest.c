@@ -50,10 +50,36 @@ static bool count_tables(struct store *database, struct backup_manifest *out, st
     return false;
 }
 
+bool backup_knows_purges(struct store *database, bool *purges, struct err *err) {
+    int64_t columns = 0;
+    if (!sql_integer(database, "SELECT count(*) FROM pragma_table_info('instance') WHERE name = 'purged_ms'",
+                     SQL_NO_VALUES, &columns, err))
+        return false;
+    *purges = columns > 0;
+    return true;
+}
+
+#define CONTENTS(images)                                                                                      \
+    "SELECT blob_sha256, blob_size FROM instance" images " UNION SELECT blob_sha256, blob_size FROM artifact" \
+    " UNION SELECT blob_sha256, blob_size FROM study_artifact"
+#define COUNT(contents) "SELECT count(*), coalesce(sum(blob_size), 0) FROM (" contents ")"
+#define KEPT " WHERE purged_ms IS NULL"
+
+bool backup_contents_sql(struct store *database, struct backup_sql *out, struct err *err) {
+    static const struct backup_sql all = {CONTENTS("") " ORDER BY 1", COUNT(CONTENTS(""))};
+    static const struct backup_sql kept = {CONTENTS(KEPT) " ORDER BY 1", COUNT(CONTENTS(KEPT))};
+    bool purges = false;
+    if (!backup_knows_purges(database, &purges, err))
+        return false;
+    *out = purges ? kept : all;
+    return true;
+}
+
 static bool count_contents(struct store *database, struct backup_manifest *out, struct err *err) {
-    PULMO_SCOPED(sql_done_at)
-    sqlite3_stmt *statement = sql_prepare(
-        database, "SELECT count(*), coalesce(sum(blob_size), 0) FROM (" BACKUP_CONTENTS_SQL ")", SQL_NO_VALUES, err);
+    struct backup_sql sql;
+    if (!backup_contents_sql(database, &sql, err))
+        return false;
+    PULMO_SCOPED(sql_done_at) sqlite3_stmt *statement = sql_prepare(database, sql.count, SQL_NO_VALUES, err);
     bool row = false;
     if (!statement || !sql_step(database, statement, &row, err))
         return false;

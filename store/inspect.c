@@ -44,17 +44,21 @@ static void read_content(const char *folder, const char *sha256, int64_t size, s
 }
 
 /* Images and results of the studies that came last. */
-#define NEWEST_CONTENTS                                                                    \
+#define NEWEST_CONTENTS(kept)                                                              \
     "WITH newest AS (SELECT study_uid FROM study ORDER BY last_received_ms DESC LIMIT ?1)" \
-    " " BACKUP_IMAGES_SQL " AND study_uid IN newest UNION"                                 \
-    " SELECT blob_sha256, blob_size FROM artifact WHERE result_id IN"                      \
-    " (SELECT id FROM result WHERE study_uid IN newest) UNION"                             \
-    " SELECT blob_sha256, blob_size FROM study_artifact WHERE study_uid IN newest"
+    " SELECT blob_sha256, blob_size FROM instance WHERE study_uid IN newest" kept          \
+    " UNION SELECT blob_sha256, blob_size FROM artifact WHERE result_id IN"                \
+    " (SELECT id FROM result WHERE study_uid IN newest)"                                   \
+    " UNION SELECT blob_sha256, blob_size FROM study_artifact WHERE study_uid IN newest"
 
 static bool read_contents(struct store *database, const char *folder, int64_t studies, struct store_inspection *out,
                           struct err *err) {
+    static const char all[] = NEWEST_CONTENTS(""), kept[] = NEWEST_CONTENTS(" AND purged_ms IS NULL");
+    bool purges = false;
+    if (!backup_knows_purges(database, &purges, err))
+        return false;
     PULMO_SCOPED(sql_done_at)
-    sqlite3_stmt *statement = sql_prepare(database, NEWEST_CONTENTS, SQL_VALUES(sql_int(studies)), err);
+    sqlite3_stmt *statement = sql_prepare(database, purges ? kept : all, SQL_VALUES(sql_int(studies)), err);
     for (bool row = true; statement;) {
         char sha256[DIGEST_HEX_SIZE];
         if (!sql_step(database, statement, &row, err))

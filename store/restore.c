@@ -212,8 +212,10 @@ static bool check_chain(struct restore *restore, struct err *err) {
 /* Every content that a row names was listed, copied and digested: its name is its digest. */
 static bool check_contents(struct restore *restore, struct err *err) {
     const char *folder = restore->config->folder ? restore->config->folder : restore->config->backup;
-    PULMO_SCOPED(sql_done_at)
-    sqlite3_stmt *statement = sql_prepare(restore->database, BACKUP_CONTENTS_SQL, SQL_NO_VALUES, err);
+    struct backup_sql sql;
+    if (!backup_contents_sql(restore->database, &sql, err))
+        return false;
+    PULMO_SCOPED(sql_done_at) sqlite3_stmt *statement = sql_prepare(restore->database, sql.list, SQL_NO_VALUES, err);
     for (bool row = true; statement;) {
         char sha256[DIGEST_HEX_SIZE];
         if (!sql_step(restore->database, statement, &row, err))

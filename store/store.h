@@ -287,12 +287,14 @@ struct store_backup_figures {
     int64_t contents, content_bytes; /* whole ones, in the backup */
     int64_t copied, copied_bytes;    /* of these, now; the others were there */
     int64_t files;                   /* keys, certificate, configuration */
+    int64_t pruned;                  /* contents of former backups that no row names any more */
     int64_t damaged;                 /* contents that rows name and that are gone or changed */
 };
 struct store_backup_config {
     const char *folder;      /* made when absent; a former backup in it is brought up to date */
     const char *config_file; /* saved, too; NULL = none */
     const char *actor;       /* of the audit row */
+    bool prune;              /* remove what the store has given up since: purged images */
     store_backup_progress *progress;
     store_backup_fault *fault;
     void *context;

@@ -153,6 +153,39 @@ static void test_incremental(void **state) {
     assert_int_equal(read.contents, 4);
 }
 
+static int files_in(const char *folder, const char *name) {
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    DIR *opened = opendir(path);
+    assert_non_null(opened);
+    int count = 0;
+    for (struct dirent *entry; (entry = readdir(opened));)
+        count += entry->d_name[0] != '.';
+    closedir(opened);
+    return count;
+}
+
+/* Former snapshots go at once, contents that no row names only when asked for. */
+static void test_pruned(void **state) {
+    struct saved *saved = *state;
+    struct err err = {0};
+    struct store_backup_figures figures = {0};
+    char path[BLOB_PATH_SIZE];
+    save(saved);
+    some_content(saved, path);
+    assert_int_equal(fixture_sql(saved->fixture, "DELETE FROM instance"), SQLITE_OK);
+    figures = save(saved);
+    assert_int_equal(files_in(saved->backup, "database"), 1);
+    assert_int_equal(access(path, F_OK), 0);
+    struct store_backup_config config = backup_config(saved);
+    config.prune = true;
+    assert_good(store_backup(saved->fixture->store, &config, &figures, &err));
+    assert_int_equal(figures.pruned, 1);
+    assert_int_equal(figures.contents, 2);
+    assert_int_not_equal(access(path, F_OK), 0);
+    assert_good(restore(saved, NULL, &figures, &err));
+}
+
 /* What rotted in the backup is copied again by the next one; a hard link would have rotted with it. */
 static void test_backup_heals(void **state) {
     struct saved *saved = *state;
@@ -249,8 +282,10 @@ static void test_forged(void **state) {
         assert_good(backup_writer_add(&writer, digest, name, &err));
         PULMO_SCOPED(store_close_at) struct store *copy = backup_database_open(renamed, SQLITE_OPEN_READONLY, &err);
         assert_non_null(copy);
+        struct backup_sql sql;
+        assert_good(backup_contents_sql(saved->fixture->store, &sql, &err));
         PULMO_SCOPED(sql_done_at)
-        sqlite3_stmt *statement = sql_prepare(saved->fixture->store, BACKUP_CONTENTS_SQL, SQL_NO_VALUES, &err);
+        sqlite3_stmt *statement = sql_prepare(saved->fixture->store, sql.list, SQL_NO_VALUES, &err);
         for (bool row = true; sql_step(saved->fixture->store, statement, &row, &err) && row;) {
             char sha256[DIGEST_HEX_SIZE];
             sql_column_text(statement, 0, sha256, sizeof sha256);
@@ -382,11 +417,11 @@ static void test_put_back(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_restored_equals),  TEST(test_incremental),     TEST(test_backup_heals),
-        TEST(test_content_missing),  TEST(test_content_changed), TEST(test_content_cut),
-        TEST(test_database_changed), TEST(test_forged),          TEST(test_manifest_changed),
-        TEST(test_store_damaged),    TEST(test_folders_refused), TEST(test_unfinished_restore),
-        TEST(test_put_back),
+        TEST(test_restored_equals),    TEST(test_incremental),      TEST(test_pruned),
+        TEST(test_backup_heals),       TEST(test_content_missing),  TEST(test_content_changed),
+        TEST(test_content_cut),        TEST(test_database_changed), TEST(test_forged),
+        TEST(test_manifest_changed),   TEST(test_store_damaged),    TEST(test_folders_refused),
+        TEST(test_unfinished_restore), TEST(test_put_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

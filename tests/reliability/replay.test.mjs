@@ -3,13 +3,13 @@
 // what is missing. A failed result is confirmed when it fails again.
 
 import assert from 'node:assert/strict';
-import { cpSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { cpSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { program, root, until } from '../../packaging/appliance.mjs';
 import { randomiseModel } from '../integration/randomise.mjs';
-import { skip, test } from '../integration/scenario.mjs';
+import { filesBelow, skip, test } from '../integration/scenario.mjs';
 import { Ledger } from './crash-check.mjs';
 import { Slices, chest, digest } from './crash-instances.mjs';
 import { Lab, Process, missing } from './crash-lab.mjs';
@@ -117,6 +117,12 @@ await test('replay', async ({ onEnd, step }) => {
   expectIdentical(confirmed, 'a failed result');
   assert.match(confirmed.out, /confirmed: it fails again with the same reason: .*too large/);
   step(confirmed.out.trim().split('\n').at(-1));
+
+  rmSync(filesBelow(path.join(lane.data, 'blobs')).find((file) => statSync(file).size > 131072)); // a slice of 256 x 256
+  const lost = await replay(lane, second.id);
+  assert.equal(lost.status, 1);
+  assert.match(lost.err, /missing: 1 of the \d+ images that the result was made of were purged or lost/);
+  step('a result whose image is gone says so');
 
   const nothing = await replay(lane, 9999);
   assert.equal(nothing.status, 1);
