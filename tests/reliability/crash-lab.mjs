@@ -120,9 +120,12 @@ export class Lane {
     lane.report = path.join(folder, 'points');
     mkdirSync(lane.data, { recursive: true });
     lane.pacs = await Pacs.open(path.join(folder, 'pacs'));
+    const viewer = path.join(folder, 'viewer'); // the reader here is no browser
+    mkdirSync(viewer);
+    writeFileSync(path.join(viewer, 'index.html'), '');
     const all = {
       data_folder: lane.data, dicom_port: 0, https_port: 0, dicom_bind: '127.0.0.1', https_bind: '127.0.0.1', quiet_ms: 100,
-      disk_reserve_mb: 16, attempts_max: 100, threads: 1, passes: 2, operating_point: 0.7, dicom_timeout_s: 10,
+      disk_reserve_mb: 16, attempts_max: 100, threads: 1, passes: 2, viewer_folder: viewer, operating_point: 0.7, dicom_timeout_s: 10,
       destinations: `PACS@127.0.0.1:${lane.pacs.port}/none`, ...settings,
     };
     lane.restoredConfig = path.join(folder, 'restored.conf');
