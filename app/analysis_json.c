@@ -62,12 +62,15 @@ static void add_model(cJSON *document, const struct engine *engine) {
     cJSON_AddStringToObject(document, "precision", ANALYSIS_PRECISION);
 }
 
-static void add_run(cJSON *document, const struct analysis *analysis) {
+static void add_run(cJSON *document, const struct analysis *analysis, const struct engine *engine) {
     const struct analysis_run *run = &analysis->run;
     cJSON_AddNumberToObject(document, "seed", (double)run->configured_seed);
     cJSON_AddNumberToObject(document, "passes", run->passes);
     cJSON_AddNumberToObject(document, "dropout", run->dropout);
     cJSON_AddNumberToObject(document, "operating_point", run->operating_point);
+    char rule[DICOM_REVIEW_RULE_SIZE];
+    uncertainty_review_rule(infer_model_info(engine->model), rule, sizeof rule);
+    cJSON_AddStringToObject(document, "review_rule", rule);
     cJSON_AddNumberToObject(document, "created_ms", (double)run->created_ms);
     if (*run->predecessor_sop_instance_uid) {
         cJSON *predecessor = cJSON_AddObjectToObject(document, "predecessor");
@@ -145,7 +148,7 @@ bool analysis_json(const struct analysis *analysis, const struct engine *engine,
     add_reasons(document, &analysis->refusals, failure);
     add_quality(document, analysis);
     add_model(document, engine);
-    add_run(document, analysis);
+    add_run(document, analysis, engine);
     add_timings(document, &analysis->timings);
     cJSON *findings = cJSON_AddArrayToObject(document, "findings");
     for (size_t index = 0; !failure && !analysis->refusals.count && index < analysis->findings.count; index++)

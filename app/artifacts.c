@@ -1,6 +1,7 @@
 #include "app/artifacts.h"
 
 #include "explain/explain.h"
+#include "uncertainty/uncertainty.h"
 
 #include <cjson/cJSON.h>
 #include <stdio.h>
@@ -149,7 +150,7 @@ static const char *or_null(const char *text) {
 struct dicom_report artifacts_report(const struct analysis *analysis, const struct engine *engine,
                                      const char *device_uid) {
     const struct infer_model_info *info = infer_model_info(engine->model);
-    return (struct dicom_report){
+    struct dicom_report report = {
         .series = analysis->series,
         .refusals = analysis->refusals.count ? &analysis->refusals : NULL,
         .model_name = info->name,
@@ -165,6 +166,8 @@ struct dicom_report artifacts_report(const struct analysis *analysis, const stru
         .predecessor_sop_instance_uid = or_null(analysis->run.predecessor_sop_instance_uid),
         .predecessor_series_uid = or_null(analysis->run.predecessor_series_uid),
     };
+    uncertainty_review_rule(info, report.review_rule, sizeof report.review_rule);
+    return report;
 }
 
 /* The reported findings with their masks and tracking UIDs; *count of them, owned (free). */

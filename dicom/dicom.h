@@ -160,6 +160,7 @@ struct dicom_report_finding {
     enum dicom_verdict verdict;
     char tracking_uid[DICOM_UID_SIZE];
 };
+#define DICOM_REVIEW_RULE_SIZE 256
 struct dicom_report {
     const struct dicom_series *series;
     const struct dicom_report_finding *findings; /* the reported ones only */
@@ -169,6 +170,7 @@ struct dicom_report {
     const char *model_name, *model_version, *model_sha256, *backend;
     uint32_t passes;
     double dropout, operating_point;
+    char review_rule[DICOM_REVIEW_RULE_SIZE]; /* what "review" is worth, beside findings that carry it; "" = not said */
     uint64_t seed;
     const char *device_observer_uid; /* one per installation */
     int64_t time_ms;                 /* content date and time, and the UIDs' seed: the same report has the same bytes */

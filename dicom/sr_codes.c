@@ -41,6 +41,7 @@ const struct code sr_codes[SR_CODE_COUNT] = {
     [SR_VERDICT_NONE] = {"PULMO017", "99PULMO", "Not judged by the reader"},
     [SR_TRIAGE] = {"PULMO015", "99PULMO", "Triage"},
     [SR_TRIAGE_REVIEW] = {"PULMO016", "99PULMO", "Uncertain: review with care"},
+    [SR_TRIAGE_RULE] = {"PULMO018", "99PULMO", "What triage is worth"},
     [SR_ALGORITHM_NAME] = {"111001", "DCM", "Algorithm Name"},
     [SR_ALGORITHM_VERSION] = {"111003", "DCM", "Algorithm Version"},
     [SR_ALGORITHM_PARAMETERS] = {"111002", "DCM", "Algorithm Parameters"},

@@ -51,6 +51,7 @@ enum sr_code {
     SR_VERDICT_NONE,
     SR_TRIAGE,
     SR_TRIAGE_REVIEW,
+    SR_TRIAGE_RULE,
     /* algorithm, TID 4019 */
     SR_ALGORITHM_NAME,
     SR_ALGORITHM_VERSION,

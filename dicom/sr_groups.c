@@ -58,8 +58,10 @@ static bool put_judgement(struct shim_dataset *group, const struct dicom_report 
         report->verifier_name != NULL; /* only a signed report has verdicts, and then every finding has one */
     const struct code *verdict = is_signed ? sr_verdict_code(finding->verdict) : NULL;
     bool review = finding->finding->review && !is_signed;
+    bool rule = review && report->review_rule[0];
     return (!texture || sr_put_code(group, SR_CONTAINS, SR_COMPOSITION, texture, err)) &&
            (!review || sr_put_code(group, SR_CONTAINS, SR_TRIAGE, &sr_codes[SR_TRIAGE_REVIEW], err)) &&
+           (!rule || sr_put_text(group, SR_CONTAINS, SR_TRIAGE_RULE, report->review_rule, err)) &&
            (!verdict || sr_put_code(group, SR_CONTAINS, SR_VERDICT, verdict, err));
 }
 

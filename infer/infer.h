@@ -10,6 +10,11 @@
 struct infer_model;   /* model.json, both graphs, weights; any thread */
 struct infer_session; /* plan, arena, packed weights; one thread at a time */
 
+/* How many findings there were, and how many of them were wrong. */
+struct infer_tally {
+    uint32_t findings, wrong;
+};
+
 struct infer_model_info { /* borrowed from the model, valid as long as it */
     const char *name, *version;
     char sha256[65]; /* of model.json, which names the digests of the graphs */
@@ -19,6 +24,9 @@ struct infer_model_info { /* borrowed from the model, valid as long as it */
     uint32_t passes;
     /* Findings whose passes disagree by more go to review; negative when the model names no threshold. */
     double review_mutual_information_nats;
+    /* Reported findings on CTs that the model never saw, as the rule parted them: false ones among those it sent to
+     * review and among the others. No findings where the model was not measured. */
+    struct infer_tally reviewed, not_reviewed;
     bool has_gate; /* gate.onnx: infer_gate may be called */
 };
 

@@ -253,6 +253,32 @@ static bool gate_read(struct infer_model *model, const char *path, const cJSON *
 
 /* ---- the rest of model.json --------------------------------------------------------------------------------- */
 
+static bool tally_read(const cJSON *review, const char *name, struct infer_tally *out, struct err *err) {
+    const cJSON *part = json_object(review, name, err);
+    int findings = 0, wrong = 0;
+    if (!part || !json_whole(part, "findings", (struct range){0, 1e9}, &findings, err) ||
+        !json_whole(part, "wrong", (struct range){0, findings}, &wrong, err))
+        return err_within(err, "%s", name);
+    *out = (struct infer_tally){(uint32_t)findings, (uint32_t)wrong};
+    return true;
+}
+
+/* The threshold, and where it was measured what it is worth. */
+static bool review_read(const cJSON *root, struct infer_model_info *info, struct err *err) {
+    const cJSON *review = cJSON_GetObjectItemCaseSensitive(root, "review");
+    info->review_mutual_information_nats = -1;
+    if (!review)
+        return true;
+    if (!json_number(review, "mutual_information_nats", (struct range){0, 1}, &info->review_mutual_information_nats,
+                     err))
+        return err_within(err, "review");
+    if (!cJSON_GetObjectItemCaseSensitive(review, "reviewed"))
+        return true;
+    return (tally_read(review, "reviewed", &info->reviewed, err) &&
+            tally_read(review, "others", &info->not_reviewed, err)) ||
+           err_within(err, "review");
+}
+
 static bool info_read(struct infer_model *model, const cJSON *root, struct err *err) {
     struct infer_model_info *info = &model->info;
     const char *name = json_text(root, "name", 128, err);
@@ -267,11 +293,8 @@ static bool info_read(struct infer_model *model, const cJSON *root, struct err *
         !json_whole(root, "passes", (struct range){1, FINDING_PASSES_MAX}, &passes, err))
         return false;
     info->passes = (uint32_t)passes;
-    info->review_mutual_information_nats = -1;
-    const cJSON *review = cJSON_GetObjectItemCaseSensitive(root, "review");
-    if (review && !json_number(review, "mutual_information_nats", (struct range){0, 1},
-                               &info->review_mutual_information_nats, err))
-        return err_within(err, "review");
+    if (!review_read(root, info, err))
+        return false;
     model->name = strdup(name);
     model->version = strdup(version);
     info->name = model->name;

@@ -262,6 +262,7 @@ static inline int report_set_up(void **state) {
                                            .passes = 30,
                                            .dropout = 0.2,
                                            .operating_point = 0.5,
+                                           .review_rule = "8 of 30 findings sent to review were false (27 %).",
                                            .seed = 1,
                                            .device_observer_uid = "2.25.99",
                                            .time_ms = 1795000000000};

@@ -302,6 +302,8 @@ static void test_findings(void **state) {
     report_expect(child(group, SR_VOLUME_SURFACE, 0), 0x30060024, fixture->series->frame_of_reference_uid);
     assert_int_equal(shim_value_count(child(group, SR_VOLUME_SURFACE, 0), 0x00700022), 18);
     expect_code(group, SR_TRIAGE, "PULMO016");
+    report_expect(child(group, SR_TRIAGE_RULE, 0), 0x0040A160, fixture->report.review_rule);
+    assert_null(child(group_of(sr, 0), SR_TRIAGE_RULE, 0)); /* the first finding needs no review */
     expect_code(group, SR_FINDING_SITE, "72481006");
     segment = shim_item(child(group_of(sr, 2), SR_REFERENCED_SEGMENT, 0), 0x00081199, 0);
     report_expect(segment, 0x0062000B, "2"); /* the second segment of the SEG is the third finding */

@@ -164,6 +164,11 @@ static void model_json_is_checked(void **state) {
         {"\"passes\": ", "\"passes\": \"\", \"x\": ", ERR_INPUT, "passes"},
         {"\"name\"", "\"review\": {\"mutual_information_nats\": 9}, \"name\"", ERR_INPUT, "mutual_information_nats"},
         {"\"name\"", "\"review\": true, \"name\"", ERR_INPUT, "mutual_information_nats"},
+        {"\"name\"", "\"review\": {\"mutual_information_nats\": 0.1, \"reviewed\": 3}, \"name\"", ERR_INPUT,
+         "reviewed"},
+        {"\"name\"",
+         "\"review\": {\"mutual_information_nats\": 0.1, \"reviewed\": {\"findings\": 3, \"wrong\": 4}}, \"name\"",
+         ERR_INPUT, "wrong"},
         {"\"side\": ", "\"side\": 1", ERR_INPUT, "side"},
         {"{", "", ERR_INPUT, "not a JSON object"},
         {"{", "[", ERR_INPUT, "not a JSON object"},
@@ -172,10 +177,15 @@ static void model_json_is_checked(void **state) {
     copy_in("candidate.onnx");
     struct err err = {0};
     struct infer_model *model =
-        open_edited("\"name\"", "\"review\": {\"mutual_information_nats\": 0.125}, \"name\"", &err);
+        open_edited("\"name\"",
+                    "\"review\": {\"mutual_information_nats\": 0.125, \"reviewed\": {\"findings\": 30, \"wrong\": 8}, "
+                    "\"others\": {\"findings\": 85, \"wrong\": 5}}, \"name\"",
+                    &err);
     if (!model)
         fail_msg("%s", err.text);
     assert_true(infer_model_info(model)->review_mutual_information_nats == 0.125);
+    assert_int_equal(infer_model_info(model)->reviewed.wrong, 8);
+    assert_int_equal(infer_model_info(model)->not_reviewed.findings, 85);
     assert_int_equal(strlen(infer_model_info(model)->sha256), 64);
     infer_model_free(model);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

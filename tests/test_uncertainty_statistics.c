@@ -131,6 +131,18 @@ static void sentences_read_like_a_report(void **state) {
     }
 }
 
+static void the_rule_says_what_it_is_worth(void **state) {
+    (void)state;
+    char text[256];
+    struct infer_model_info measured = {.reviewed = {30, 8}, .not_reviewed = {85, 5}};
+    uncertainty_review_rule(&measured, text, sizeof text);
+    assert_string_equal(text, "Measured on CTs that the model never saw: 8 of 30 findings sent to review were false "
+                              "(27 %), 5 of 85 others (6 %).");
+    measured.reviewed.findings = 0;
+    uncertainty_review_rule(&measured, text, sizeof text);
+    assert_string_equal(text, "How often a finding sent to review is false was not measured with this model.");
+}
+
 static void seed_depends_on_all_that_identifies_a_run(void **state) {
     (void)state;
     uint64_t seeds[5];
@@ -153,9 +165,13 @@ static void seed_depends_on_all_that_identifies_a_run(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(equal_passes_leave_no_spread),   cmocka_unit_test(figures_match_their_definitions),
-        cmocka_unit_test(certain_passes_have_no_entropy), cmocka_unit_test(triage_sends_straddling_intervals_to_review),
-        cmocka_unit_test(sentences_read_like_a_report),   cmocka_unit_test(seed_depends_on_all_that_identifies_a_run),
+        cmocka_unit_test(equal_passes_leave_no_spread),
+        cmocka_unit_test(figures_match_their_definitions),
+        cmocka_unit_test(certain_passes_have_no_entropy),
+        cmocka_unit_test(triage_sends_straddling_intervals_to_review),
+        cmocka_unit_test(sentences_read_like_a_report),
+        cmocka_unit_test(the_rule_says_what_it_is_worth),
+        cmocka_unit_test(seed_depends_on_all_that_identifies_a_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -183,3 +183,16 @@ void uncertainty_sentence(const struct finding *finding, char *out, size_t out_s
                  per_cent(finding->probability_low), per_cent(finding->probability_high),
                  agreement(finding->probability_high - finding->probability_low));
 }
+
+void uncertainty_review_rule(const struct infer_model_info *model, char *out, size_t out_size) {
+    const struct infer_tally *reviewed = &model->reviewed, *others = &model->not_reviewed;
+    if (!reviewed->findings || !others->findings) {
+        snprintf(out, out_size, "How often a finding sent to review is false was not measured with this model.");
+        return;
+    }
+    snprintf(out, out_size,
+             "Measured on CTs that the model never saw: %u of %u findings sent to review were false (%.0f %%), "
+             "%u of %u others (%.0f %%).",
+             reviewed->wrong, reviewed->findings, 100.0 * reviewed->wrong / reviewed->findings, others->wrong,
+             others->findings, 100.0 * others->wrong / others->findings);
+}

@@ -57,6 +57,8 @@ export interface Analysis {
   quality?: { slices?: number; lung_volume_ml?: number };
   model?: { name: string; version: string };
   operating_point: number;
+  /** What the triage rule behind Finding.review is worth, as measured with the model. */
+  review_rule?: string;
   reasons: string[];
   findings: Finding[];
 }

@@ -85,10 +85,15 @@ export class FindingsPanel {
       item.model && probabilityBar(item),
       h("p", { class: "facts" }, facts(item)),
       item.model?.review &&
-        h("p", { class: "review" }, "Uncertain: the passes differ more than usual. Please look twice."),
+        h("p", { class: "review", "data-testid": `review-${item.id}` }, this.review()),
       selected && this.mayJudge && this.reading.open && this.buttons(item),
     );
     return card;
+  }
+
+  private review(): string {
+    const rule = this.reading.result.analysis?.review_rule;
+    return `Uncertain: the passes differ more than usual. Please look twice.${rule ? ` ${rule}` : ""}`;
   }
 
   private verdictChip(item: Item): HTMLElement | false {

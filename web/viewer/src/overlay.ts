@@ -22,7 +22,7 @@ export interface Draft {
 
 export class Overlay {
   readonly canvas = document.createElement("canvas");
-  state: OverlayState = { heat: true, contours: true, marks: true, kind: "attention", opacity: 0.4 };
+  state: OverlayState = { heat: true, contours: true, marks: true, kind: "cam", opacity: 0.4 };
   items: Item[] = [];
   selected = 0;
   draft: Draft | undefined;
@@ -43,7 +43,7 @@ export class Overlay {
       attention: new Set(result?.overlays?.attention ?? []),
       cam: new Set(result?.overlays?.cam ?? []),
     };
-    if (!this.used.attention.size && this.used.cam.size) this.state.kind = "cam";
+    if (!this.used.cam.size && this.used.attention.size) this.state.kind = "attention";
   }
 
   has(kind: OverlayKind): boolean {
