@@ -2,11 +2,11 @@
 
 import net from 'node:net';
 
-const VERIFICATION = '1.2.840.10008.1.1';
+export const VERIFICATION = '1.2.840.10008.1.1';
 export const CT_IMAGE_STORAGE = '1.2.840.10008.5.1.4.1.1.2';
 export const STORAGE_COMMITMENT = '1.2.840.10008.1.20.1';
 export const EXPLICIT_LITTLE = '1.2.840.10008.1.2.1';
-const IMPLICIT_LITTLE = '1.2.840.10008.1.2';
+export const IMPLICIT_LITTLE = '1.2.840.10008.1.2';
 const PDV_BYTES = 16000;
 
 /** An item of a PDU: type, reserved byte, 16-bit length (PS3.8 9.3.2). */
@@ -16,14 +16,15 @@ function item(type, ...content) {
   return Buffer.concat([head, body]);
 }
 
-function pdu(type, body) {
+/** A PDU: type, reserved byte, 32-bit length (PS3.8 9.3.1). */
+export function pdu(type, body) {
   const head = Buffer.alloc(6);
   head[0] = type;
   head.writeUInt32BE(body.length, 2);
   return Buffer.concat([head, body]);
 }
 
-function associateRequest(called, calling, contexts) {
+export function associateRequest(called, calling, contexts) {
   const head = Buffer.alloc(68);
   head.writeUInt16BE(1, 0);
   head.write(called.padEnd(16), 4, 'latin1');
@@ -69,8 +70,9 @@ export class Peer {
     for (const event of ['close', 'end', 'error']) socket.on(event, () => { this.closed = true; this.waiting?.(); });
   }
 
-  static async connect(port) {
-    const socket = net.connect({ port, host: '127.0.0.1', noDelay: true });
+  /** from: the address of this machine (127.0.0.0/8) that the other side is to see. */
+  static async connect(port, from = '127.0.0.1') {
+    const socket = net.connect({ port, host: '127.0.0.1', localAddress: from, noDelay: true });
     await new Promise((resolve, reject) => { socket.once('connect', resolve); socket.once('error', reject); });
     return new Peer(socket);
   }
@@ -126,9 +128,14 @@ export class Peer {
     return this.status();
   }
 
-  store(sopClass, sopInstance, dataset) {
+  /** The command of a C-STORE, without its data set. */
+  beginStore(sopClass, sopInstance) {
     this.message(command([[0x0002, sopClass], [0x0100, 0x0001], [0x0110, 1], [0x0700, 0], [0x0800, 0],
       [0x1000, sopInstance]]), true);
+  }
+
+  store(sopClass, sopInstance, dataset) {
+    this.beginStore(sopClass, sopInstance);
     this.message(dataset, false);
     return this.status();
   }
@@ -151,8 +158,8 @@ export class Peer {
 }
 
 /** C-ECHO in an association of its own: true when it was answered with success. */
-export async function echo(port, called, calling) {
-  const peer = await Peer.connect(port);
+export async function echo(port, called, calling, from) {
+  const peer = await Peer.connect(port, from);
   const good = (await peer.associate(called, calling, [[VERIFICATION, IMPLICIT_LITTLE]])) === 'accepted' && (await peer.echo()) === 0;
   await peer.release();
   return good;

@@ -99,6 +99,15 @@ function thinned(pixels, side, step) {
 
 const scaled = (factor) => (text) => text.split('\\').map((value) => String(Number((factor * value).toFixed(4)))).join('\\');
 
+/** The same images as another study of one series. */
+export function asStudy(instances, study) {
+  return instances.map((original, index) => {
+    const sopInstance = `${ROOT}.${study}.1.${index + 1}`;
+    return instance(original, edited(original.dataset,
+      { '00080018': sopInstance, '0020000d': `${ROOT}.${study}`, '0020000e': `${ROOT}.${study}.1` }), sopInstance);
+  });
+}
+
 /** A chest that is analysed; its lungs hold about a litre. */
 export async function chest(folder) {
   const [factor, step, side] = [0.6, 2, 512];
