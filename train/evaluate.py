@@ -35,7 +35,10 @@ def kind_of(f):
     size = "3-5 mm" if f["mm"] < 5 else "5-6 mm" if f["mm"] < 6 else \
         "6-10 mm" if f["mm"] < 10 else "10 mm and more"
     texture = "ground-glass" if f["texture"] <= 2 else "part-solid" if f["texture"] < 4 else "solid"
-    return size, texture, "at " + f["site"]
+    kinds = (size, texture, "at " + f["site"])
+    if f["mm"] < 6:
+        return kinds
+    return kinds + ("solid, 6 mm and more" if texture == "solid" else "subsolid, 6 mm and more",)
 
 
 def by_kind(texts, scans, rate=4):
@@ -95,7 +98,7 @@ def whole_host(pipeline, data, name):
 
 def errors(texts, scans_marks):
     """Centre and diameter error in mm of the best mark on each found nodule."""
-    centre, size = [], []
+    centre, size, signed = [], [], []
     for text, marks in zip(texts, scans_marks):
         for f in text["findings"]:
             hit = next((m for m in marks if f["kind"] == "nodule" and
@@ -103,8 +106,12 @@ def errors(texts, scans_marks):
             if hit:
                 centre.append(np.linalg.norm(np.subtract(hit["at"], f["at"])))
                 size.append(abs(hit["mm"] - f["mm"]))
+                signed.append(hit["mm"] - f["mm"])
     return {"centre_median_mm": round(float(np.median(centre)), 2),
-            "diameter_mean_absolute_mm": round(float(np.mean(size)), 2)}
+            "diameter_mean_absolute_mm": round(float(np.mean(size)), 2),
+            "diameter_median_absolute_mm": round(float(np.median(size)), 2),
+            "diameter_p95_absolute_mm": round(float(np.percentile(size, 95)), 2),
+            "diameter_bias_mm": round(float(np.mean(signed)), 2), "diameters": len(size)}
 
 
 def main():
@@ -135,6 +142,9 @@ def main():
                                                   / len(scans), 2),
                   "shams_marked": shams_marked(texts, scans, point)},
               "found_at_4_by_kind": by_kind(texts, scans),
+              "found_by_kind": {str(rate): by_kind(texts, scans, rate) for rate in (1, 4, 8)},
+              "texture_confusion": texture_confusion(texts, marks),
+              "models": {k: pipeline.text[k]["sha256"] for k in ("detector", "candidate")},
               "errors": errors(texts, marks),
               "marks_a_scan": round(float(np.mean([len(m) for m in marks])), 1),
               "texture_right": texture_right(texts, marks),
@@ -158,6 +168,20 @@ def texture_right(texts, marks):
                 total += 1
                 right += hit["texture"] == texture_class(f["texture"])
     return f"{right}/{total}"
+
+
+def texture_confusion(texts, marks):
+    """readers' texture -> texture of the mark -> how many of the found nodules."""
+    from train_candidate import texture_class
+    names = ("solid", "part-solid", "ground-glass")
+    table = {a: {b: 0 for b in names} for a in names}
+    for text, found in zip(texts, marks):
+        for f in text["findings"]:
+            hit = next((m for m in found if f["kind"] == "nodule" and
+                        froc.within(m["at"], f["at"] + [f["mm"]])), None)
+            if hit and texture_class(f["texture"]) >= 0:
+                table[names[texture_class(f["texture"])]][names[hit["texture"]]] += 1
+    return table
 
 
 if __name__ == "__main__":

@@ -96,8 +96,9 @@ def change_scanner(hu, spacing_mm, rng):
     return hu
 
 
-def make_copy(host, nodules, shams_from, rng, nodule_count, sham_count, plain=False):
-    """Returns (uint8 1 mm volume, description). `plain` leaves out all augmentation of the CT."""
+def make_copy(host, nodules, shams_from, rng, nodule_count, sham_count, plain=False, cover=None):
+    """Returns (uint8 1 mm volume, description). `plain` leaves out all augmentation of the CT. cover: zeros of
+    the host's shape, raised to the share of each voxel that a nodule takes (not changed by a sham)."""
     spacing = host.volume.spacing_mm
     hu = host.volume.hu.astype(np.float32)
     outside = host.volume.hu <= -1024
@@ -126,10 +127,14 @@ def make_copy(host, nodules, shams_from, rng, nodule_count, sham_count, plain=Fa
                 continue
             patch = piece
         before = hu.copy() if plain else None
-        diameter, visible = implant.paste(hu, spacing, host.noise, host.lung_voxels, patch, at, rng)
+        covered = None if cover is None or is_sham else cover.copy()
+        diameter, visible = implant.paste(hu, spacing, host.noise, host.lung_voxels, patch, at, rng,
+                                          cover=covered)
         if plain and visible < 0.5:      # half hidden in the pleura: no fair test, take it back
             hu = before
             continue
+        if covered is not None:
+            cover[...] = covered
         taken.append((at, diameter))
         label = "sham" if is_sham else ("nodule" if visible > 0.35 else "ignore")
         findings.append({"at": list(at), "mm": diameter, "kind": label, "name": patch.name,

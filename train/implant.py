@@ -83,9 +83,10 @@ def noise_like(host, noise, lung_voxels, shape, rng):
     return np.zeros(shape, np.float32)
 
 
-def paste(hu, spacing_mm, noise, lung_voxels, patch, at, rng, core_hu=60):
+def paste(hu, spacing_mm, noise, lung_voxels, patch, at, rng, core_hu=60, cover=None):
     """Writes patch into hu (float32, in place) around voxel `at` (float). Returns the diameter in mm
-    and the share of the nodule's volume that is visible beside brighter host tissue."""
+    and the share of the nodule's volume that is visible beside brighter host tissue. cover: float32 of
+    hu's shape, raised to the share of each voxel that the patch takes."""
     scale = rng.uniform(0.85, 1.18)
     angle = rng.uniform(0, 2 * np.pi)
     rotation = {"cos": np.cos(angle), "sin": np.sin(angle), "flip": rng.choice([-1, 1], 3)}
@@ -121,6 +122,8 @@ def paste(hu, spacing_mm, noise, lung_voxels, patch, at, rng, core_hu=60):
     inside = alpha > 0.5
     visible = float((inside & ~keep & (host > -1024)).sum() / max(inside.sum(), 1))
     hu[box] = np.where(keep, host, mixed)
+    if cover is not None:
+        cover[box] = np.maximum(cover[box], np.where(keep, 0, alpha))
     return patch.diameter_mm * scale, visible
 
 

@@ -1,0 +1,84 @@
+"""Writes models/provenance.json: what the shipped weights were made of, so that a stranger can tell and repeat it.
+
+    python3 train/provenance.py        after export.py; reads every data file of the split and its digest
+"""
+import argparse
+import hashlib
+import json
+import platform
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import calibrate
+import split as splits
+
+HERE = splits.HERE
+SEEDS = {"copies": "numpy default_rng([part, plain, number])", "detector": 1, "candidate": 2}
+
+
+def digest(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def digest_of_many(paths):
+    """SHA-256 over "<digest of a file>  <its name>" lines in the order of the names, as sha256sum prints them."""
+    lines = "".join(f"{digest(p)}  {p.name}\n" for p in sorted(paths, key=lambda p: p.name))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def data_digests(data):
+    data = Path(data)
+    out = {f"hosts/{name}": digest(data / "hosts" / name) for name in ("hosts.csv", "lesions.csv")}
+    out["nodules/nodules.csv"] = digest(data / "nodules" / "nodules.csv")
+    parts = {}
+    for part in splits.PARTS:
+        rows = splits.nodules(data, part)
+        parts[part] = {
+            "hosts": {r["name"]: digest(data / "hosts" / f"{r['name']}.nii.gz") for r in splits.hosts(data, part)},
+            "nodules": len(rows), "patients": len({r["patient_id"] for r in rows}),
+            "nodule_images": digest_of_many([data / "nodules" / "image" / r["file"] for r in rows]),
+            "nodule_masks": digest_of_many([data / "nodules" / "mask" / r["file"] for r in rows])}
+    return {"files": out, "parts": parts}
+
+
+def stage(path, batch):
+    saved = torch.load(path, map_location="cpu")
+    return {"crops": saved["step"] * batch, "hours": round(saved["used"] / 3600, 2), "checkpoint_sha256": digest(path)}
+
+
+def scripts():
+    """The training code as it lies here: the commit alone does not say what was changed since."""
+    return digest_of_many([p for p in HERE.glob("*.py")])
+
+
+def commit():
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True)
+    return git.stdout.strip() or "not a checkout"
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", default=str(HERE / "../../shared/data"))
+    parser.add_argument("--runs", default=str(HERE / "runs"))
+    parser.add_argument("--models", default=str(HERE / "../models"))
+    parser.add_argument("--cache", default=str(HERE / "cache"))
+    args = parser.parse_args()
+    runs, models = Path(args.runs), Path(args.models)
+    copies = {p.name: len(list(p.glob("*.json"))) for p in sorted(Path(args.cache).glob("*")) if p.is_dir()
+              and list(p.glob("*.json"))}
+    out = {"models": {p.name: digest(p) for p in sorted(models.glob("*.onnx"))},
+           "commit": commit(), "scripts": scripts(), "split": digest(HERE / "split.json"),
+           "own_lesions": digest(HERE / "own_lesions.json"), "seeds": SEEDS,
+           "detector": stage(runs / "detector.pt", 8), "candidate": stage(runs / "candidate.pt", 32),
+           "copies": copies, "prevalence": calibrate.PREVALENCE, "data": data_digests(args.data),
+           "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}}
+    (models / "provenance.json").write_text(json.dumps(out, indent=1) + "\n")
+    print(f"{sum(len(p['hosts']) for p in out['data']['parts'].values())} hosts, "
+          f"{sum(p['nodules'] for p in out['data']['parts'].values())} nodules digested")
+
+
+if __name__ == "__main__":
+    main()
