@@ -73,7 +73,7 @@ static bool damage_find(struct store *store, const char *study_uid, struct conte
     PULMO_SCOPED(sql_done_at)
     sqlite3_stmt *statement = sql_prepare(store,
                                           "SELECT sop_instance_uid, blob_sha256, blob_size FROM instance"
-                                          " WHERE study_uid = ?1 AND current = 1",
+                                          " WHERE study_uid = ?1 AND current = 1 AND purged_ms IS NULL",
                                           SQL_VALUES(sql_text(study_uid)), err);
     *found = false;
     for (bool row = statement != NULL; row && !*found;) {

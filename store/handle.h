@@ -26,6 +26,8 @@ struct store {
     char confirming[STORE_CONFIRMING_SIZE]; /* JSON array of destinations that are asked to confirm */
     char holder[STORE_HOLDER_SIZE];         /* name in holders/ */
     int holder_file;                        /* its lock; -1 until the first lease */
+    int64_t busy_until_ms;                  /* monotonic: the patience of the present wait for the lock */
+    int64_t busy_in_vain_ms;                /* end of the last wait that was in vain; 0 = none */
     int watch;                              /* inotify on the write-ahead log; -1 until store_wait is called */
 };
 

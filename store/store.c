@@ -18,7 +18,9 @@
 #include "store/migrate.h"
 #include "store/recover.h"
 
-#define BUSY_TIMEOUT_MS 8000 /* twice in an association, which must not take it for silence (30 s) */
+#define BUSY_TIMEOUT_MS 8000
+#define BUSY_SHORT_MS 500
+#define BUSY_AGAIN_MS 10000
 
 bool store_random_hex(size_t count, char *out, struct err *err) {
     unsigned char raw[64];
@@ -36,18 +38,26 @@ int64_t store_backoff_ms(uint32_t attempt, int64_t first_ms, int64_t max_ms) {
     return wait_ms < max_ms ? wait_ms : max_ms;
 }
 
-/* SQLite's own handler sleeps up to 100 ms; a commit here takes 1 to 3 ms, so a waiting association asks sooner. */
+/* SQLite's own handler sleeps up to 100 ms; a commit here takes 1 to 3 ms, so a waiting association asks sooner. Who
+ * has just waited in vain waits shortly: an association writes several times, and its peer waits for all of them. */
 static int busy_wait(void *context, int tries) {
-    (void)context;
-    int64_t sleep_us = tries < 20 ? 200 : 2000;
-    if ((int64_t)tries * 2 > BUSY_TIMEOUT_MS)
+    struct store *store = context;
+    int64_t now_ms = pulmo_monotonic_ms();
+    if (tries == 0) {
+        bool in_vain = store->busy_in_vain_ms && now_ms - store->busy_in_vain_ms < BUSY_AGAIN_MS;
+        store->busy_until_ms = now_ms + (in_vain ? BUSY_SHORT_MS : BUSY_TIMEOUT_MS);
+    }
+    if (now_ms >= store->busy_until_ms) {
+        store->busy_in_vain_ms = now_ms;
         return 0;
+    }
+    int64_t sleep_us = tries < 20 ? 200 : 2000;
     nanosleep(&(struct timespec){.tv_nsec = (long)sleep_us * 1000}, NULL);
     return 1;
 }
 
 void store_busy_handler_set(struct store *store) {
-    sqlite3_busy_handler(store->database, busy_wait, NULL);
+    sqlite3_busy_handler(store->database, busy_wait, store);
 }
 
 static bool config_check(const struct store_config *config, struct err *err) {

@@ -4,7 +4,9 @@ import { execFile, spawn } from 'node:child_process';
 import { accessSync, closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, rmSync, statSync, statfsSync, writeSync } from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { program, until } from '../../packaging/appliance.mjs';
+import { Client, program, until } from '../../packaging/appliance.mjs';
+import { store } from '../integration/dimse.mjs';
+import { Process } from './crash-lab.mjs';
 
 const run = promisify(execFile);
 const tools = path.join(process.env.PULMO_BUILD ?? path.dirname(program), 'tests', 'reliability');
@@ -108,4 +110,48 @@ export class PowerFs {
     await this.ended;
     closeSync(this.control);
   }
+}
+
+/** The appliance on a lane, as its tests use it: some of its processes or all. */
+export class Appliance {
+  static async start(lane, { env = process.env, only, prefix = [] } = {}) {
+    const appliance = new Appliance();
+    appliance.lane = lane;
+    const command = [...prefix, program, 'serve', '-c', lane.config, ...(only ? ['--only', only] : [])];
+    appliance.process = new Process(command, { env });
+    if (!only || only === 'scp') appliance.dicom = await appliance.port('scp');
+    if (!only || only === 'web') appliance.web = await appliance.port('web');
+    return appliance;
+  }
+
+  get log() { return this.process.log; }
+
+  async port(name) {
+    const found = await this.process.line(new RegExp(` ${name} listening port=(\\d+)`));
+    if (!found) throw new Error(`it ended instead of listening:\n${this.log}`);
+    return Number(found[1]);
+  }
+
+  /** The status of a C-STORE, or what happened instead. */
+  send({ sopClass, sopInstance, syntax, dataset }, calling = 'SENDER') {
+    return store(this.dicom, 'PULMO', calling, { sopClass, sopInstance, syntax, dataset }).catch((error) => error.code ?? error.message);
+  }
+
+  /** Asks as a monitoring system would, without a login. */
+  async health() {
+    const client = new Client(this.web, path.join(this.lane.data, 'https-certificate.pem'));
+    const health = await client.json('GET', '/api/health');
+    client.agent.destroy();
+    return { ...health, codes: health.problems.map(({ code }) => code) };
+  }
+
+  async reader(user, password) {
+    const client = new Client(this.web, path.join(this.lane.data, 'https-certificate.pem'));
+    await client.login(user, password);
+    return client;
+  }
+
+  stop() { return this.process.stop(); }
+
+  async end() { if (this.process.alive) await this.process.kill(); }
 }
