@@ -17,7 +17,7 @@ const tools = path.join(process.env.PULMO_BUILD ?? path.dirname(program), 'tests
 export const killAt = path.join(tools, 'kill_at');
 const storeState = path.join(tools, 'store_state');
 /** What kill_at counts, but for what makes files. */
-const STRACED = ['write', 'pwrite64', 'writev', 'pwritev', 'pwritev2', 'copy_file_range', 'sendfile', 'fsync', 'fdatasync',
+export const STRACED = ['write', 'pwrite64', 'writev', 'pwritev', 'pwritev2', 'copy_file_range', 'sendfile', 'fsync', 'fdatasync',
   'sync_file_range', 'syncfs', 'sync', 'ftruncate', 'truncate', 'fallocate', 'fchmod', 'rename', 'renameat', 'renameat2', 'link',
   'linkat', 'unlink', 'unlinkat', 'rmdir'];
 const MEMORY = '/dev/shm';
