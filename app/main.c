@@ -7,7 +7,7 @@
 static const struct command *const commands[] = {
     &command_serve, &command_analyze, &command_phantom,  &command_evaluate, &command_replay, &command_requeue,
     &command_hold,  &command_audit,   &command_backup,   &command_restore,  &command_doctor, &command_model,
-    &command_user,  &command_send,    &command_selftest, &command_survey,
+    &command_user,  &command_send,    &command_selftest, &command_survey,   &command_bench,
 };
 
 static int help(FILE *to) {

@@ -7,15 +7,20 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define HANDLES_IDLE_MAX 64
+#define KEEP_WAIT_MS 250
 
 /* Store handles for association threads: a handle belongs to one thread at a time, so each call borrows one. */
 struct reception {
     const struct config *config;
+    struct store_journal *journal;
+    pthread_t keeper; /* of the journal */
+    atomic_bool keeper_stops;
     pthread_mutex_t lock;
     struct store *idle[HANDLES_IDLE_MAX];
     size_t idle_count;
@@ -46,7 +51,7 @@ static bool on_instance(void *context, const struct instance *instance, struct e
     struct store *store = borrow(reception, err);
     if (!store)
         return false;
-    bool stored = store_instance_put(store, instance, err);
+    bool stored = store_journal_put(reception->journal, store, instance, err);
     give_back(reception, store);
     if (!stored)
         log_event(LOG_ERROR, "scp", "instance not stored", "sop_instance_uid=%s kind=\"%s\" reason=\"%s\"",
@@ -67,7 +72,9 @@ static const struct event_row {
     [DICOM_EVENT_PROTOCOL_ERROR] = {"protocol error", "110113", "E", 4, LOG_WARNING},
 };
 
-static bool record(struct store *store, const struct dicom_event *event, struct err *err) {
+/* In one commit with what other associations write: a C-ECHO's two events need not wait for a turn of their own. */
+static bool record(struct store *store, void *context, struct err *err) {
+    const struct dicom_event *event = context;
     const struct event_row *row = &event_rows[event->kind];
     if (event->kind == DICOM_EVENT_ASSOCIATION_OPENED &&
         !store_association_opened(store, event->association_id, event->calling_aet, event->peer_address, err))
@@ -95,12 +102,10 @@ static void on_event(void *context, const struct dicom_event *event) {
               event->peer_address ? event->peer_address : "", event->calling_aet ? event->calling_aet : "",
               event->status, event->detail ? event->detail : "");
     struct err err = {0};
-    struct store *store = borrow(reception, &err);
-    bool recorded = store && record(store, event, &err);
+    struct dicom_event borrowed = *event;
+    bool recorded = store_journal_run(reception->journal, record, &borrowed, &err);
     if (!recorded && event->kind == DICOM_EVENT_ASSOCIATION_CLOSED)
         persist_closing_add(&reception->closings, event->association_id);
-    if (store)
-        give_back(reception, store);
     if (!recorded)
         log_err(LOG_ERROR, "scp", "event not recorded", &err);
 }
@@ -193,6 +198,56 @@ static bool listen_until_stopped(struct reception *reception, struct err *err) {
     return good;
 }
 
+static void *run_keeper(void *context) {
+    struct reception *reception = context;
+    struct err last = {0};
+    while (!atomic_load(&reception->keeper_stops)) {
+        struct err err = {0};
+        if (!store_journal_keep(reception->journal, KEEP_WAIT_MS, &err) && err.kind != last.kind)
+            log_err(LOG_ERROR, "scp", "journal not kept", &err); /* once, not four times a second */
+        last = err;
+    }
+    return NULL;
+}
+
+static bool keeper_start(struct reception *reception, struct err *err) {
+    struct store_config config = processes_store_config(reception->config);
+    struct err ignored = {0};
+    reception->journal = store_journal_open(&config, err);
+    if (!reception->journal)
+        return false;
+    if (!store_journal_keep(reception->journal, 0, &ignored))
+        log_err(LOG_ERROR, "scp", "journal not kept", &ignored);
+    if (pthread_create(&reception->keeper, NULL, run_keeper, reception) == 0)
+        return true;
+    store_journal_close(reception->journal);
+    return err_set(err, ERR_MEMORY, "no thread for the journal");
+}
+
+/* What a crash would leave to the next start is done now: a folder at rest holds plain files. */
+static void keeper_stop(struct reception *reception) {
+    struct err err = {0};
+    atomic_store(&reception->keeper_stops, true);
+    pthread_join(reception->keeper, NULL);
+    struct store *store = borrow(reception, &err);
+    if (!store || !store_journal_checkpoint(store, &err))
+        log_err(LOG_WARNING, "scp", "journal not emptied", &err);
+    if (store)
+        give_back(reception, store);
+    store_journal_close(reception->journal);
+}
+
+static bool receive(struct reception *reception, struct err *err) {
+    struct err ignored = {0};
+    if (!keeper_start(reception, err))
+        return false;
+    bool good = audit_application(reception, "110120", err) && listen_until_stopped(reception, err);
+    keeper_stop(reception);
+    if (good && !audit_application(reception, "110121", &ignored))
+        log_err(LOG_ERROR, "scp", "stop not recorded", &ignored);
+    return good;
+}
+
 bool reception_run(const struct config *config, struct err *err) {
     struct reception reception = {
         .config = config, .lock = PTHREAD_MUTEX_INITIALIZER, .closings.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -201,10 +256,7 @@ bool reception_run(const struct config *config, struct err *err) {
         return false;
     bool good = store_associations_reset(store, err);
     give_back(&reception, store);
-    good = good && audit_application(&reception, "110120", err) && listen_until_stopped(&reception, err);
-    struct err ignored = {0};
-    if (good && !audit_application(&reception, "110121", &ignored))
-        log_err(LOG_ERROR, "scp", "stop not recorded", &ignored);
+    good = good && receive(&reception, err);
     while (reception.idle_count)
         store_close(reception.idle[--reception.idle_count]);
     pthread_mutex_destroy(&reception.lock);

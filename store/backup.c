@@ -116,7 +116,8 @@ static bool snapshot_take(struct backup *backup, struct err *err) {
         unlink(made);
         return err_within(err, "snapshot of the database into %s", folder);
     }
-    if (!backup_copy(made, NULL, 0, &snapshot, err))
+    /* After the snapshot: then each content that it names is a file, also one that it says lies in the journal. */
+    if (!store_journal_checkpoint(backup->store, err) || !backup_copy(made, NULL, 0, &snapshot, err))
         return false;
     snprintf(name, sizeof name, "database/%s.db", snapshot.digest);
     if (!backup_path(folder, name, path, err))

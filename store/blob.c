@@ -171,6 +171,11 @@ bool blob_put_many(const char *folder, const struct blob_content *contents, size
     for (size_t index = 0; index < count; index++)
         if (!digest_hex(contents[index].data, contents[index].size, names[index], err))
             return false;
+    return blob_put_named(folder, contents, count, names, err);
+}
+
+bool blob_put_named(const char *folder, const struct blob_content *contents, size_t count,
+                    char (*names)[DIGEST_HEX_SIZE], struct err *err) {
     if (count > BLOB_SYNC_EACH_MAX)
         return put_batch(folder, contents, count, names, err);
     for (size_t index = 0; index < count; index++)

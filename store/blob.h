@@ -33,6 +33,9 @@ struct blob_content {
 };
 bool blob_put_many(const char *folder, const struct blob_content *contents, size_t count,
                    char (*names)[DIGEST_HEX_SIZE], struct err *err) PULMO_MUST_USE;
+/* The same where the caller has computed the digests already. */
+bool blob_put_named(const char *folder, const struct blob_content *contents, size_t count,
+                    char (*names)[DIGEST_HEX_SIZE], struct err *err) PULMO_MUST_USE;
 
 /* Reads the whole content; ERR_IO when size or digest are not what was stored. */
 bool blob_read(const char *folder, const char *sha256, int64_t size, struct bytes *out, struct err *err) PULMO_MUST_USE;

@@ -5,7 +5,7 @@
 
 #include "digest.h"
 #include "store/audit.h"
-#include "store/blob.h"
+#include "store/journal.h"
 
 #define KEY "damaged "
 #define KEY_SIZE (sizeof KEY + DIGEST_HEX_SIZE)
@@ -80,7 +80,7 @@ static bool damage_find(struct store *store, const char *study_uid, struct conte
         PULMO_SCOPED(bytes_free) struct bytes bytes = {0};
         if (!content_next(store, statement, out, &row, err))
             return false;
-        *found = row && !blob_read(store->config.folder, out->sha256, out->size, &bytes, why);
+        *found = row && !journal_read(store, out->sha256, out->size, &bytes, why);
     }
     return statement != NULL;
 }

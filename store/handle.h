@@ -24,6 +24,7 @@ struct store {
     char destinations[STORE_DESTINATIONS_MAX][STORE_DESTINATION_SIZE];
     size_t destination_count;
     char confirming[STORE_CONFIRMING_SIZE]; /* JSON array of destinations that are asked to confirm */
+    bool joined;                            /* transactions join the one that store/group.c has open */
     char holder[STORE_HOLDER_SIZE];         /* name in holders/ */
     int holder_file;                        /* its lock; -1 until the first lease */
     int64_t busy_until_ms;                  /* monotonic: the patience of the present wait for the lock */

@@ -8,11 +8,9 @@
 #include "store/blob.h"
 #include "store/contents.h"
 #include "store/handle.h"
+#include "store/instance.h"
+#include "store/journal.h"
 #include "store/retention.h"
-#include "store/version.h"
-
-/* Another association may store the same UID between the decision and the commit: then decide again. */
-#define DECISIONS_MAX 8
 
 static bool uid_check(const char *uid, const char *what, struct err *err) {
     size_t length = strnlen(uid, DICOM_UID_SIZE);
@@ -21,7 +19,7 @@ static bool uid_check(const char *uid, const char *what, struct err *err) {
     return true;
 }
 
-static bool instance_check(const struct instance *instance, struct err *err) {
+bool instance_check(const struct instance *instance, struct err *err) {
     if (!instance->part10 || !instance->part10_size)
         return err_set(err, ERR_INPUT, "an instance without content");
     return uid_check(instance->sop_instance_uid, "SOP Instance UID", err) &&
@@ -30,15 +28,8 @@ static bool instance_check(const struct instance *instance, struct err *err) {
            uid_check(instance->series_uid, "Series Instance UID", err);
 }
 
-/* A put on its way. */
-struct put {
-    struct version_input input;
-    struct version_decision decision;
-    int64_t now_ms;
-};
-
 /* The study's row; its attributes are the first's, or the newest correction's. */
-static bool study_touch(struct store *store, const struct put *put, struct err *err) {
+static bool study_touch(struct store *store, const struct instance_put *put, struct err *err) {
     const struct instance *instance = put->input.instance;
     return sql_run(store,
                    "INSERT INTO study (study_uid, patient_name, patient_id, accession_number, study_date, study_time,"
@@ -77,7 +68,7 @@ static bool current_retire(struct store *store, const struct instance *instance,
                    SQL_VALUES(sql_text(instance->sop_instance_uid)), err);
 }
 
-static bool instance_insert(struct store *store, const struct put *put, bool current, struct err *err) {
+static bool instance_insert(struct store *store, const struct instance_put *put, bool current, struct err *err) {
     const struct instance *instance = put->input.instance;
     return sql_run(
         store,
@@ -96,7 +87,7 @@ static bool instance_insert(struct store *store, const struct put *put, bool cur
 }
 
 /* Only a conflict and a second patient alarm; the routine ones are imports. */
-static bool version_audit(struct store *store, const struct put *put, struct err *err) {
+static bool version_audit(struct store *store, const struct instance_put *put, struct err *err) {
     const struct instance *instance = put->input.instance;
     enum version version = put->decision.version;
     if (version == VERSION_FIRST || version == VERSION_SAME)
@@ -116,7 +107,7 @@ static bool version_audit(struct store *store, const struct put *put, struct err
 }
 
 /* Audited once a study and sender: that it began, and that a second one sends to the same study. */
-static bool source_note(struct store *store, const struct put *put, struct err *err) {
+static bool source_note(struct store *store, const struct instance_put *put, struct err *err) {
     const struct instance *instance = put->input.instance;
     if (!sql_run(store, "INSERT INTO study_source VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
                  SQL_VALUES(sql_text(instance->study_uid), sql_text(instance->calling_aet),
@@ -137,7 +128,7 @@ static bool source_note(struct store *store, const struct put *put, struct err *
     return audit_add(store, &audit, err);
 }
 
-static bool version_store(struct store *store, struct put *put, struct err *err) {
+static bool version_store(struct store *store, struct instance_put *put, struct err *err) {
     const struct instance *instance = put->input.instance;
     bool foreign = false;
     if (put->decision.version == VERSION_FIRST && !version_is_foreign(store, instance, &foreign, err))
@@ -155,10 +146,12 @@ static bool version_store(struct store *store, struct put *put, struct err *err)
 
 /* The same image again. One that was purged, or whose content the disk has lost, is here again: with its old content
  * where that was not removed yet, else with what was just written. */
-static bool version_same(struct store *store, const struct put *put, struct err *err) {
+static bool version_same(struct store *store, const struct instance_put *put, struct err *err) {
     const struct instance *instance = put->input.instance;
     const struct version_decision *decision = &put->decision;
-    bool kept = blob_present(store->config.folder, decision->same, decision->same_size);
+    bool kept = false;
+    if (!journal_holds(store, decision->same, decision->same_size, &kept, err))
+        return false;
     return sql_run(store,
                    "UPDATE instance SET blob_sha256 = ?3, blob_size = ?4, purged_ms = NULL"
                    " WHERE sop_instance_uid = ?1 AND blob_sha256 = ?2 AND (purged_ms IS NOT NULL OR blob_sha256 <> ?3)",
@@ -169,7 +162,7 @@ static bool version_same(struct store *store, const struct put *put, struct err 
            (!sql_changes(store) || retention_restore(store, instance->study_uid, put->now_ms, err));
 }
 
-static bool put_rows(struct store *store, struct put *put, struct err *err) {
+static bool put_rows(struct store *store, struct instance_put *put, struct err *err) {
     const struct instance *instance = put->input.instance;
     bool same = put->decision.version == VERSION_SAME;
     return study_touch(store, put, err) && (same ? version_same(store, put, err) : version_store(store, put, err)) &&
@@ -179,26 +172,33 @@ static bool put_rows(struct store *store, struct put *put, struct err *err) {
 }
 
 /* The content that a row will name; see retention_blob_needed. */
-static bool content_is_here(struct store *store, const struct put *put) {
+static bool content_is_here(struct store *store, const struct instance_put *put, bool *here, struct err *err) {
     const struct version_decision *decision = &put->decision;
-    return blob_present(store->config.folder, put->input.blob, (int64_t)put->input.instance->part10_size) ||
-           (decision->version == VERSION_SAME &&
-            blob_present(store->config.folder, decision->same, decision->same_size));
+    *here = put->journaled ||
+            blob_present(store->config.folder, put->input.blob, (int64_t)put->input.instance->part10_size);
+    return *here || decision->version != VERSION_SAME ||
+           journal_holds(store, decision->same, decision->same_size, here, err);
 }
 
-/* *again = the versions of the UID are no longer those that the decision saw, or the content was removed since. */
-static bool put_commit(struct store *store, struct put *put, bool *again, struct err *err) {
-    PULMO_SCOPED(sql_rollback_at) struct sql_transaction transaction = {0};
+bool instance_rows(struct store *store, struct instance_put *put, bool *again, struct err *err) {
     int64_t known = 0;
-    if (!sql_begin(store, &transaction, err) ||
-        !sql_integer(store, "SELECT count(*) FROM instance WHERE sop_instance_uid = ?1",
+    if (!sql_integer(store, "SELECT count(*) FROM instance WHERE sop_instance_uid = ?1",
                      SQL_VALUES(sql_text(put->input.instance->sop_instance_uid)), &known, err))
         return false;
-    *again = known != put->decision.known || !content_is_here(store, put);
-    return *again || (put_rows(store, put, err) && sql_commit(&transaction, err));
+    bool here = false;
+    if (!content_is_here(store, put, &here, err))
+        return false;
+    *again = known != put->decision.known || !here;
+    return *again || put_rows(store, put, err);
 }
 
-static bool put_blob(struct store *store, const struct put *put, struct err *err) {
+static bool put_commit(struct store *store, struct instance_put *put, bool *again, struct err *err) {
+    PULMO_SCOPED(sql_rollback_at) struct sql_transaction transaction = {0};
+    return sql_begin(store, &transaction, err) && instance_rows(store, put, again, err) &&
+           (*again || sql_commit(&transaction, err));
+}
+
+static bool put_blob(struct store *store, const struct instance_put *put, struct err *err) {
     const struct instance *instance = put->input.instance;
     bool damaged = false;
     if (put->decision.version == VERSION_SAME && !contents_is_damaged(store, put->decision.same, &damaged, err))
@@ -210,11 +210,11 @@ static bool put_blob(struct store *store, const struct put *put, struct err *err
 }
 
 static bool put_try(struct store *store, const struct instance *instance, struct err *err) {
-    struct put put = {.now_ms = pulmo_now_ms()};
+    struct instance_put put = {.now_ms = pulmo_now_ms()};
     if (!blob_room(store->config.folder, store->config.disk_reserve_bytes, instance->part10_size, err) ||
         !version_input_make(instance, &put.input, err))
         return false;
-    for (int tries = 0; tries < DECISIONS_MAX; tries++) {
+    for (int tries = 0; tries < INSTANCE_DECISIONS_MAX; tries++) {
         bool again = false;
         if (!version_decide(store, &put.input, &put.decision, err) || !put_blob(store, &put, err) ||
             !put_commit(store, &put, &again, err))
@@ -237,14 +237,16 @@ static void refusal_note(struct store *store, const struct instance *instance) {
         SQL_VALUES(sql_text(instance->sop_instance_uid), sql_text(instance->study_uid), sql_int(pulmo_now_ms())), NULL);
 }
 
+bool instance_refuse(struct store *store, const struct instance *instance, const struct err *fault, struct err *err) {
+    if (fault->kind == ERR_NO_SPACE || fault->kind == ERR_IO || fault->kind == ERR_MEMORY)
+        refusal_note(store, instance);
+    err_set(err, fault->kind, "%s", fault->text);
+    return err_within(err, "instance %s", instance->sop_instance_uid);
+}
+
 bool store_instance_put(struct store *store, const struct instance *instance, struct err *err) {
     struct err fault = {0};
     if (!instance_check(instance, err))
         return false;
-    if (put_try(store, instance, &fault))
-        return true;
-    if (fault.kind == ERR_NO_SPACE || fault.kind == ERR_IO || fault.kind == ERR_MEMORY)
-        refusal_note(store, instance);
-    err_set(err, fault.kind, "%s", fault.text);
-    return err_within(err, "instance %s", instance->sop_instance_uid);
+    return put_try(store, instance, &fault) || instance_refuse(store, instance, &fault, err);
 }

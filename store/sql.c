@@ -130,6 +130,8 @@ bool sql_integer(struct store *store, const char *sql, const struct sql_value *v
 
 /* IMMEDIATE takes the write lock at once: a transaction that read first and wrote later could only fail then. */
 bool sql_begin(struct store *store, struct sql_transaction *out, struct err *err) {
+    if (store->joined)
+        return true;
     if (!sql_run(store, "BEGIN IMMEDIATE", SQL_NO_VALUES, err))
         return false;
     out->store = store;
@@ -137,6 +139,8 @@ bool sql_begin(struct store *store, struct sql_transaction *out, struct err *err
 }
 
 bool sql_begin_read(struct store *store, struct sql_transaction *out, struct err *err) {
+    if (store->joined)
+        return true;
     if (!sql_run(store, "BEGIN DEFERRED", SQL_NO_VALUES, err))
         return false;
     out->store = store;
@@ -144,6 +148,8 @@ bool sql_begin_read(struct store *store, struct sql_transaction *out, struct err
 }
 
 bool sql_commit(struct sql_transaction *transaction, struct err *err) {
+    if (!transaction->store)
+        return true; /* joined another: that one commits */
     if (!sql_run(transaction->store, "COMMIT", SQL_NO_VALUES, err))
         return false;
     transaction->store = NULL;

@@ -61,6 +61,28 @@ bool store_instance_put(struct store *store, const struct instance *instance, st
 typedef bool store_pixel_digest(const void *part10, size_t size, char out[65], struct err *err);
 void store_set_pixel_digest(struct store *store, store_pixel_digest *digest);
 
+/* The reception journal, store/journal.h: instances of several associations in one commit, without a file each; in
+ * blobs/ a moment later. One process a folder writes it; in a second one all takes the way of store_instance_put. */
+struct store_journal;
+struct store_journal *store_journal_open(const struct store_config *config, struct err *err);
+void store_journal_close(struct store_journal *journal); /* what it holds stays until the next checkpoint */
+/* Upkeep, for a thread of its own in a loop: waits for up to wait_ms, then adds segments, empties and recycles them.
+ * The journal takes nothing before the first call. An error leaves everything as it was: call again. */
+bool store_journal_keep(struct store_journal *journal, int64_t wait_ms, struct err *err) PULMO_MUST_USE;
+/* Any thread. store_instance_put, with the same promise; store: the calling thread's handle. What the journal has no
+ * room for takes the way of store_instance_put. */
+bool store_journal_put(struct store_journal *journal, struct store *store, const struct instance *instance,
+                       struct err *err) PULMO_MUST_USE;
+/* Runs work, which writes to the store, in one commit with other threads' works; on any of their threads, and again
+ * after a rollback when another's work failed. */
+typedef bool store_work(struct store *store, void *context, struct err *err);
+bool store_journal_run(struct store_journal *journal, store_work *work, void *context, struct err *err) PULMO_MUST_USE;
+/* Moves what the journal holds at this moment into blobs/, from any process. Whoever reads or removes files in blobs/
+ * by the rows of `instance` calls it before: a purge before it chooses, a backup after its snapshot of the database
+ * (then every content that the snapshot names is a file; its journal rows are dropped when the restored store opens).
+ * store_study_paths does it by itself. */
+bool store_journal_checkpoint(struct store *store, struct err *err) PULMO_MUST_USE;
+
 bool store_association_opened(struct store *store, uint64_t association_id, const char *calling_aet,
                               const char *peer_address, struct err *err) PULMO_MUST_USE;
 bool store_association_closed(struct store *store, uint64_t association_id, struct err *err) PULMO_MUST_USE;

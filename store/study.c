@@ -3,6 +3,10 @@
 
 #include "store/blob.h"
 #include "store/handle.h"
+#include "store/journal.h"
+
+/* A study that still grows may put new contents into the journal behind each checkpoint. */
+#define CHECKPOINTS_MAX 8
 
 void store_paths_free(struct store_paths *paths) {
     for (size_t index = 0; index < paths->count; index++)
@@ -49,13 +53,17 @@ static bool paths_fill(struct store *store, const struct paths_sql *sql, const c
     return true;
 }
 
-static bool paths_read(struct store *store, const struct paths_sql *sql, const char *study_uid, struct store_paths *out,
-                       struct err *err) {
+/* *waiting = some contents are not in blobs/ yet: nothing is given. Rows and places are of one state of the store. */
+static bool paths_try(struct store *store, const struct paths_sql *sql, const char *study_uid, struct store_paths *out,
+                      bool *waiting, struct err *err) {
     PULMO_SCOPED(sql_rollback_at) struct sql_transaction transaction = {0};
     PULMO_SCOPED(store_paths_free) struct store_paths paths = {0};
     int64_t count = 0, purged = 0;
-    if (!sql_begin_read(store, &transaction, err) ||
-        !sql_integer(store, sql->count, SQL_VALUES(sql_text(study_uid)), &count, err) ||
+    if (!sql_begin_read(store, &transaction, err) || !journal_holds_study(store, study_uid, waiting, err))
+        return false;
+    if (*waiting)
+        return true;
+    if (!sql_integer(store, sql->count, SQL_VALUES(sql_text(study_uid)), &count, err) ||
         !sql_integer(store, paths_purged, SQL_VALUES(sql_text(study_uid)), &purged, err))
         return false;
     if (purged)
@@ -69,6 +77,20 @@ static bool paths_read(struct store *store, const struct paths_sql *sql, const c
     *out = paths;
     paths = (struct store_paths){0};
     return true;
+}
+
+static bool paths_read(struct store *store, const struct paths_sql *sql, const char *study_uid, struct store_paths *out,
+                       struct err *err) {
+    for (int tries = 0; tries < CHECKPOINTS_MAX; tries++) {
+        bool waiting = false;
+        if (!paths_try(store, sql, study_uid, out, &waiting, err))
+            return false;
+        if (!waiting)
+            return true;
+        if (!journal_checkpoint_study(store, study_uid, err))
+            return false;
+    }
+    return err_set(err, ERR_BUSY, "study %s is still being received", study_uid);
 }
 
 bool store_study_paths(struct store *store, const char *study_uid, struct store_paths *out, struct err *err) {

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "store/blob.h"
 #include "store/handle.h"
+#include "store/journal.h"
 
 /* More versions of one UID than this are an attack or a broken sender. */
 #define VERSIONS_MAX 16
@@ -160,7 +160,7 @@ static bool decide_among(struct store *store, const struct version_input *input,
         }
         if (candidate->purged)
             continue;
-        if (!blob_read(store->config.folder, candidate->blob, candidate->size, &stored, &unreadable)) {
+        if (!journal_read(store, candidate->blob, candidate->size, &stored, &unreadable)) {
             if (unreadable.kind == ERR_IO)
                 continue;
             return err_set(err, unreadable.kind, "%s", unreadable.text);

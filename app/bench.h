@@ -1,0 +1,42 @@
+/* Parts of `pulmo bench`: receivers to measure, and what the disk can do. */
+#ifndef PULMO_APP_BENCH_H
+#define PULMO_APP_BENCH_H
+
+#include "pulmo.h"
+
+#include <sys/types.h>
+
+enum bench_receiver { BENCH_PULMO, BENCH_ORTHANC, BENCH_STORESCP, BENCH_RECEIVERS };
+
+/* A receiver that listens; its process and its folder end with bench_server_stop. */
+struct bench_server {
+    enum bench_receiver receiver;
+    const char *name, *ae_title;
+    pid_t process; /* 0 = none: not installed */
+    uint16_t port;
+};
+/* Starts a receiver with a folder of its own in `folder` and waits until it answers C-ECHO. True with process 0 when it
+ * is not installed. */
+bool bench_server_start(enum bench_receiver receiver, const char *folder, struct bench_server *out,
+                        struct err *err) PULMO_MUST_USE;
+void bench_server_stop(struct bench_server *server);
+
+/* Starts a program with TCP_NODELAY as DCMTK reads it; its output goes to log (NULL = nowhere). ERR_NOT_FOUND when it
+ * is not installed. */
+struct bench_run {
+    const char *const *arguments; /* ends with NULL; the program first, by path or by name */
+    const char *log;
+    bool nodelay;
+};
+bool bench_spawn(const struct bench_run *run, pid_t *out, struct err *err) PULMO_MUST_USE;
+/* The exit status, or -1 when a signal ended it. */
+int bench_wait(pid_t process);
+
+/* Instances of size bytes a second that one thread can make durable: as a file that is synced, renamed, and its folder
+ * synced; and as a piece of a preallocated file that was written before, synced. */
+struct bench_floor {
+    double files_s, segment_s;
+};
+bool bench_floor_measure(const char *folder, size_t size, struct bench_floor *out, struct err *err) PULMO_MUST_USE;
+
+#endif

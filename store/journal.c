@@ -1,0 +1,342 @@
+/* The writing side of the journal: one a folder, in the reception process. */
+#include "store/journal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "store/blob.h"
+#include "store/contents.h"
+#include "store/group.h"
+#include "store/handle.h"
+#include "store/instance.h"
+#include "store/segment.h"
+
+/* 1 GiB: the studies of a quarter of an hour at the pace of a busy scanner. */
+#define SEGMENT_BYTES ((uint64_t)32 << 20)
+#define SEGMENTS_MAX 32
+/* What is left of the disk, beyond its reserve, for each segment that is made. */
+#define ROOM_PER_SEGMENT 8
+#define IDLE_MS 300 /* without a put for so long, the journal is emptied */
+
+/* used: full, or given up while reception rests; may hold contents that rows name. */
+enum segment_state { SEGMENT_ABSENT, SEGMENT_FREE, SEGMENT_ACTIVE, SEGMENT_USED };
+struct segment {
+    enum segment_state state;
+    int descriptor;
+    uint64_t used;
+    unsigned writers; /* puts between their place and their commit */
+};
+
+struct store_journal {
+    struct group group;   /* on a handle of its own */
+    struct store *store;  /* of store_journal_keep */
+    int writer_lock;      /* -1 while another process has it */
+    pthread_mutex_t lock; /* of what follows */
+    pthread_cond_t wake;
+    struct segment segments[SEGMENTS_MAX];
+    bool broken;         /* a sync failed: this process takes the direct way from now on */
+    int64_t last_put_ms; /* monotonic */
+};
+
+/* ---- places ------------------------------------------------------------------------------------------ */
+
+/* Lowest number first: the fewer segments are in use, the warmer they are. */
+static int segment_in(const struct store_journal *journal, enum segment_state state) {
+    for (int index = 0; index < SEGMENTS_MAX; index++)
+        if (journal->segments[index].state == state)
+            return index;
+    return -1;
+}
+
+/* Bytes that a checkpoint will still need in blobs/, at most. */
+static uint64_t waiting_bytes(struct store_journal *journal) {
+    uint64_t bytes = 0;
+    pthread_mutex_lock(&journal->lock);
+    for (int index = 0; index < SEGMENTS_MAX; index++)
+        if (journal->segments[index].state != SEGMENT_FREE && journal->segments[index].state != SEGMENT_ABSENT)
+            bytes += journal->segments[index].used;
+    pthread_mutex_unlock(&journal->lock);
+    return bytes;
+}
+
+struct place {
+    int segment; /* -1 = none */
+    int descriptor;
+    uint64_t position;
+};
+
+/* Of the active segment; a full one makes room for a free one. The lock is held. */
+static int segment_for(struct store_journal *journal, uint64_t room) {
+    int active = segment_in(journal, SEGMENT_ACTIVE);
+    if (active >= 0 && journal->segments[active].used + room <= SEGMENT_BYTES)
+        return active;
+    if (active >= 0) {
+        journal->segments[active].state = SEGMENT_USED;
+        pthread_cond_signal(&journal->wake);
+    }
+    int fresh = segment_in(journal, SEGMENT_FREE);
+    if (fresh >= 0)
+        journal->segments[fresh].state = SEGMENT_ACTIVE;
+    return fresh;
+}
+
+static struct place place_take(struct store_journal *journal, size_t size) {
+    uint64_t room = segment_room(size);
+    struct place place = {.segment = -1, .descriptor = -1};
+    pthread_mutex_lock(&journal->lock);
+    int index = room <= SEGMENT_BYTES && !journal->broken ? segment_for(journal, room) : -1;
+    if (index >= 0) {
+        struct segment *segment = &journal->segments[index];
+        place = (struct place){index, segment->descriptor, segment->used};
+        segment->used += room;
+        segment->writers++;
+    }
+    journal->last_put_ms = pulmo_monotonic_ms();
+    pthread_mutex_unlock(&journal->lock);
+    return place;
+}
+
+static void place_leave(struct store_journal *journal, const struct place *place, bool sync_failed) {
+    pthread_mutex_lock(&journal->lock);
+    journal->segments[place->segment].writers--;
+    journal->broken = journal->broken || sync_failed;
+    pthread_mutex_unlock(&journal->lock);
+}
+
+/* ---- a put ------------------------------------------------------------------------------------------- */
+
+struct journal_put {
+    struct instance_put put;
+    struct place place;
+    bool again;
+};
+
+static bool place_row_add(struct store *store, const struct journal_put *put, struct err *err) {
+    return sql_run(store,
+                   "INSERT INTO journal (blob_sha256, blob_size, segment, position) VALUES (?1, ?2, ?3, ?4)"
+                   " ON CONFLICT DO NOTHING", /* the same content lies there already, as durable */
+                   SQL_VALUES(sql_text(put->put.input.blob), sql_int((int64_t)put->put.input.instance->part10_size),
+                              sql_int(put->place.segment), sql_int((int64_t)put->place.position)),
+                   err);
+}
+
+/* On a copy: the group may run it again. */
+static bool put_work(struct store *store, void *context, struct err *err) {
+    struct journal_put *put = context;
+    struct instance_put rows = put->put;
+    return instance_rows(store, &rows, &put->again, err) &&
+           (put->again || !put->put.journaled || place_row_add(store, put, err));
+}
+
+static bool put_decide(struct store *store, struct journal_put *put, struct err *err) {
+    const struct version_decision *decision = &put->put.decision;
+    bool durable = false, damaged = false;
+    if (!version_decide(store, &put->put.input, &put->put.decision, err) ||
+        (decision->version == VERSION_SAME &&
+         (!contents_is_damaged(store, decision->same, &damaged, err) ||
+          !journal_holds(store, decision->same, decision->same_size, &durable, err))))
+        return false;
+    put->put.journaled = !durable || damaged;
+    return true;
+}
+
+static bool put_commit(struct store_journal *journal, struct store *store, struct journal_put *put, bool *sync_failed,
+                       struct err *err) {
+    for (int tries = 0; tries < INSTANCE_DECISIONS_MAX; tries++) {
+        struct group_ticket ticket = {.work = put_work, .context = put};
+        if (!put_decide(store, put, err))
+            return false;
+        ticket.descriptor = put->put.journaled ? put->place.descriptor : -1;
+        if (!group_run(&journal->group, &ticket)) {
+            *sync_failed = ticket.sync_failed;
+            return err_set(err, ticket.err.kind, "%s", ticket.err.text);
+        }
+        if (!put->again)
+            return true;
+    }
+    return err_set(err, ERR_BUSY, "instance %s is being stored by too many senders at once",
+                   put->put.input.instance->sop_instance_uid);
+}
+
+/* The bytes go out before they are digested, so that the disk and the processor work at one time. */
+static bool put_try(struct store_journal *journal, struct store *store, const struct instance *instance,
+                    struct place place, struct err *err) {
+    struct journal_put put = {.put = {.now_ms = pulmo_now_ms()}, .place = place};
+    bool sync_failed = false;
+    bool good = segment_write(place.descriptor, place.position, instance->part10, instance->part10_size, err) &&
+                version_input_make(instance, &put.put.input, err) &&
+                put_commit(journal, store, &put, &sync_failed, err);
+    place_leave(journal, &place, sync_failed);
+    return good;
+}
+
+bool store_journal_put(struct store_journal *journal, struct store *store, const struct instance *instance,
+                       struct err *err) {
+    struct err fault = {0};
+    if (!instance_check(instance, err))
+        return false;
+    if (!blob_room(store->config.folder, store->config.disk_reserve_bytes + waiting_bytes(journal),
+                   instance->part10_size, &fault))
+        return instance_refuse(store, instance, &fault, err);
+    struct place place = place_take(journal, instance->part10_size);
+    if (place.segment < 0)
+        return store_instance_put(store, instance, err);
+    return put_try(journal, store, instance, place, &fault) || instance_refuse(store, instance, &fault, err);
+}
+
+bool store_journal_run(struct store_journal *journal, store_work *work, void *context, struct err *err) {
+    struct group_ticket ticket = {.work = work, .context = context, .descriptor = -1};
+    return group_run(&journal->group, &ticket) || err_set(err, ticket.err.kind, "%s", ticket.err.text);
+}
+
+/* ---- upkeep: new segments, checkpoints, recycling ---------------------------------------------------- */
+
+static bool writer_lock_try(struct store_journal *journal) {
+    char path[SEGMENT_PATH_SIZE];
+    if (journal->writer_lock >= 0)
+        return true;
+    snprintf(path, sizeof path, "%s/journal/writer.lock", journal->store->config.folder);
+    int lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) == 0)
+        journal->writer_lock = lock;
+    else if (lock >= 0)
+        close(lock);
+    return journal->writer_lock >= 0;
+}
+
+static bool is_named(struct store *store, int segment, bool *named, struct err *err) {
+    int64_t found = 0;
+    if (!sql_integer(store, "SELECT EXISTS (SELECT 1 FROM journal WHERE segment = ?1)", SQL_VALUES(sql_int(segment)),
+                     &found, err))
+        return false;
+    *named = found != 0;
+    return true;
+}
+
+/* A used segment gets no new writers; without any, a row that names it is there already or never will be. */
+static bool segments_recycle(struct store_journal *journal, struct err *err) {
+    for (int index = 0; index < SEGMENTS_MAX; index++) {
+        struct segment *segment = &journal->segments[index];
+        bool named = true;
+        pthread_mutex_lock(&journal->lock);
+        bool settled = segment->state == SEGMENT_USED && segment->writers == 0;
+        pthread_mutex_unlock(&journal->lock);
+        if (!settled)
+            continue;
+        if (!is_named(journal->store, index, &named, err))
+            return false;
+        pthread_mutex_lock(&journal->lock);
+        if (!named) {
+            segment->used = 0;
+            segment->state = SEGMENT_FREE;
+        }
+        pthread_mutex_unlock(&journal->lock);
+    }
+    return true;
+}
+
+/* One more where none is free. One that a former process left contents in counts as used. Without room on the disk the
+ * journal stays as small as it is. */
+static bool segment_add(struct store_journal *journal, struct err *err) {
+    const struct store_config *config = &journal->store->config;
+    bool named = false;
+    pthread_mutex_lock(&journal->lock);
+    int index = segment_in(journal, SEGMENT_FREE) < 0 ? segment_in(journal, SEGMENT_ABSENT) : -1;
+    pthread_mutex_unlock(&journal->lock);
+    struct err no_room = {0};
+    if (index < 0 || !blob_room(config->folder, config->disk_reserve_bytes, ROOM_PER_SEGMENT * SEGMENT_BYTES, &no_room))
+        return true;
+    if (!is_named(journal->store, index, &named, err))
+        return false;
+    int descriptor = segment_open(config->folder, index, SEGMENT_BYTES, err);
+    if (descriptor < 0)
+        return false;
+    pthread_mutex_lock(&journal->lock);
+    journal->segments[index] = (struct segment){
+        .state = named ? SEGMENT_USED : SEGMENT_FREE, .descriptor = descriptor, .used = named ? SEGMENT_BYTES : 0};
+    pthread_mutex_unlock(&journal->lock);
+    return true;
+}
+
+/* When reception rests, the active segment is given up, so that it can be written from its start again; under load,
+ * when half of the journal is full, or nothing is free. */
+static bool is_due(struct store_journal *journal) {
+    size_t used = 0;
+    pthread_mutex_lock(&journal->lock);
+    bool rests = pulmo_monotonic_ms() - journal->last_put_ms >= IDLE_MS;
+    int active = segment_in(journal, SEGMENT_ACTIVE);
+    if (rests && active >= 0)
+        journal->segments[active].state = SEGMENT_USED;
+    for (int index = 0; index < SEGMENTS_MAX; index++)
+        used += journal->segments[index].state == SEGMENT_USED;
+    bool none_free = segment_in(journal, SEGMENT_FREE) < 0;
+    pthread_mutex_unlock(&journal->lock);
+    return used > 0 && (rests || none_free || used > SEGMENTS_MAX / 2);
+}
+
+static void wait_for_work(struct store_journal *journal, int64_t wait_ms) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += (until.tv_nsec / 1000000 + wait_ms) / 1000;
+    until.tv_nsec = (until.tv_nsec / 1000000 + wait_ms) % 1000 * 1000000;
+    pthread_mutex_lock(&journal->lock);
+    (void)pthread_cond_timedwait(&journal->wake, &journal->lock, &until);
+    pthread_mutex_unlock(&journal->lock);
+}
+
+bool store_journal_keep(struct store_journal *journal, int64_t wait_ms, struct err *err) {
+    if (wait_ms > 0)
+        wait_for_work(journal, wait_ms);
+    if (!writer_lock_try(journal))
+        return true; /* a former process is still ending */
+    return segment_add(journal, err) && (!is_due(journal) || store_journal_checkpoint(journal->store, err)) &&
+           segments_recycle(journal, err);
+}
+
+/* ---- open and close ---------------------------------------------------------------------------------- */
+
+static void journal_free_at(struct store_journal **journal) {
+    store_journal_close(*journal);
+}
+
+struct store_journal *store_journal_open(const struct store_config *config, struct err *err) {
+    PULMO_SCOPED(journal_free_at) struct store_journal *journal = pulmo_alloc(1, sizeof *journal, err);
+    if (!journal)
+        return NULL;
+    pthread_condattr_t monotonic; /* a clock that is set moves no wait */
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&journal->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    pthread_mutex_init(&journal->lock, NULL);
+    journal->writer_lock = -1;
+    journal->last_put_ms = pulmo_monotonic_ms() - IDLE_MS;
+    journal->store = store_open(config, err);
+    group_start(&journal->group, journal->store ? store_open(config, err) : NULL);
+    if (!journal->group.store || !segment_folder_make(config->folder, err))
+        return NULL;
+    struct store_journal *opened = journal;
+    journal = NULL;
+    return opened;
+}
+
+void store_journal_close(struct store_journal *journal) {
+    if (!journal)
+        return;
+    for (int index = 0; index < SEGMENTS_MAX; index++)
+        if (journal->segments[index].state != SEGMENT_ABSENT)
+            close(journal->segments[index].descriptor);
+    group_stop(&journal->group);
+    store_close(journal->store);
+    if (journal->writer_lock >= 0)
+        close(journal->writer_lock);
+    pthread_cond_destroy(&journal->wake);
+    pthread_mutex_destroy(&journal->lock);
+    free(journal);
+}

@@ -1,0 +1,35 @@
+/* The reception journal, seen in store/ only; its public part is in store.h.
+ *
+ * A durable file of its own costs an instance two commits of the file system (the file, its folder). Reception instead
+ * writes contents one after the other into segments (store/segment.h) and syncs those of several associations at once
+ * (store/group.h). A row of the table `journal` says where a content lies. The order of durable writes is the promise:
+ * content, synced; then the rows of instance, study, audit and journal, one commit; only then success.
+ *
+ * A checkpoint moves contents on into blobs/: files, synced, then the journal rows are deleted in a commit of their
+ * own. So at every instant each content that a row names lies whole in blobs/ or where a journal row says, or both.
+ * A segment is written again only when no row names it and nobody writes to it. What a crash leaves in a segment
+ * without a row was never acknowledged, and is written over. */
+#ifndef PULMO_STORE_JOURNAL_H
+#define PULMO_STORE_JOURNAL_H
+
+#include "digest.h"
+#include "store/store.h"
+
+/* A content's place, as its row says. */
+struct journal_place {
+    int64_t id, size, segment, position;
+    char sha256[DIGEST_HEX_SIZE];
+};
+
+/* As blob_read, for a content that may still lie in the journal. */
+bool journal_read(struct store *store, const char *sha256, int64_t size, struct bytes *out,
+                  struct err *err) PULMO_MUST_USE;
+/* *durable = the content is in blobs/ in this size, or in the journal. */
+bool journal_holds(struct store *store, const char *sha256, int64_t size, bool *durable,
+                   struct err *err) PULMO_MUST_USE;
+/* *waiting = some version of an instance of the study lies in the journal. */
+bool journal_holds_study(struct store *store, const char *study_uid, bool *waiting, struct err *err) PULMO_MUST_USE;
+/* As store_journal_checkpoint, for the contents of one study. */
+bool journal_checkpoint_study(struct store *store, const char *study_uid, struct err *err) PULMO_MUST_USE;
+
+#endif

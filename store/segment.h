@@ -1,0 +1,27 @@
+/* Segment files of the journal: <folder>/journal/NNN.seg.
+ *
+ * Written once with zeros when made, and written over ever after: then neither block nor size changes, fdatasync has
+ * only the content to wait for, and the page cache is warm. Each piece begins on a page of its own, so that a write
+ * which a power cut tears cannot touch a neighbour that was acknowledged before. Any thread. */
+#ifndef PULMO_STORE_SEGMENT_H
+#define PULMO_STORE_SEGMENT_H
+
+#include "pulmo.h"
+
+#define SEGMENT_PAGE 4096
+#define SEGMENT_PATH_SIZE 4096
+
+/* The folder of the segments, made when absent. */
+bool segment_folder_make(const char *folder, struct err *err) PULMO_MUST_USE;
+bool segment_path(const char *folder, int64_t number, char out[SEGMENT_PATH_SIZE], struct err *err) PULMO_MUST_USE;
+/* Opens a segment, and makes it, filled and synced, when it is absent or has another size. The descriptor, or -1. */
+int segment_open(const char *folder, int64_t number, uint64_t size, struct err *err);
+/* A piece's length in the segment, whole pages. */
+uint64_t segment_room(size_t size);
+/* Writes a piece, padded with zeros to whole pages, and lets the disk begin with it. Not synced. */
+bool segment_write(int descriptor, uint64_t position, const void *data, size_t size, struct err *err) PULMO_MUST_USE;
+/* size bytes at position, owned. ERR_CONFLICT when the file is shorter, ERR_NOT_FOUND when it is absent. */
+bool segment_read(const char *folder, int64_t number, uint64_t position, size_t size, struct bytes *out,
+                  struct err *err) PULMO_MUST_USE;
+
+#endif

@@ -1,0 +1,327 @@
+/* LABELS: quick tsan
+ * The reception journal: what was acknowledged survives a crash and a checkpoint whole, what was not is no more than
+ * room to write over; many threads commit as one. */
+#include "store_fixture.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+
+#include "store/journal.h"
+#include "store/segment.h"
+
+static struct store_journal *journal_open(const struct fixture *fixture) {
+    struct err err = {0};
+    struct store_journal *journal = store_journal_open(&fixture->config, &err);
+    if (!journal || !store_journal_keep(journal, 0, &err))
+        fail_msg("%s", err.text);
+    return journal;
+}
+
+/* An instance of any content: the store does not parse it. */
+static struct instance instance_of(const char *sop, const void *content, size_t size) {
+    struct instance instance = {.part10 = content, .part10_size = size, .instance_number = 1};
+    snprintf(instance.sop_class_uid, sizeof instance.sop_class_uid, "1.2.840.10008.5.1.4.1.1.2");
+    snprintf(instance.sop_instance_uid, sizeof instance.sop_instance_uid, "%s", sop);
+    snprintf(instance.study_uid, sizeof instance.study_uid, "1.2.3");
+    snprintf(instance.series_uid, sizeof instance.series_uid, "1.2.3.9");
+    snprintf(instance.transfer_syntax_uid, sizeof instance.transfer_syntax_uid, "1.2.840.10008.1.2.1");
+    snprintf(instance.calling_aet, sizeof instance.calling_aet, "SENDER");
+    snprintf(instance.patient_id, sizeof instance.patient_id, "P1");
+    return instance;
+}
+
+static void put(struct store_journal *journal, struct store *store, const char *sop, const char *text) {
+    struct err err = {0};
+    struct instance instance = instance_of(sop, text, strlen(text));
+    assert_good(store_journal_put(journal, store, &instance, &err));
+}
+
+static int64_t waiting(const struct fixture *fixture) {
+    return fixture_count(fixture, "SELECT count(*) FROM journal");
+}
+
+static bool blob_is(const struct fixture *fixture, const char *text) {
+    char digest[DIGEST_HEX_SIZE], path[512];
+    struct err err = {0};
+    PULMO_SCOPED(bytes_free) struct bytes found = {0};
+    assert_good(digest_hex(text, strlen(text), digest, &err));
+    snprintf(path, sizeof path, "%s/blobs/%.2s/%s", fixture->folder, digest, digest);
+    return bytes_read_file(path, 1 << 20, &found, &err) && found.size == strlen(text) &&
+           memcmp(found.data, text, found.size) == 0;
+}
+
+static void blob_remove(const struct fixture *fixture, const char *text) {
+    char digest[DIGEST_HEX_SIZE], path[512];
+    struct err err = {0};
+    assert_good(digest_hex(text, strlen(text), digest, &err));
+    snprintf(path, sizeof path, "%s/blobs/%.2s/%s", fixture->folder, digest, digest);
+    unlink(path);
+}
+
+static void check_chain(struct store *store) {
+    struct err err = {0};
+    int64_t rows = 0, bad = 0;
+    char reason[200];
+    assert_good(store_audit_verify(store, &rows, &bad, reason, sizeof reason, &err));
+    assert_int_equal(bad, 0);
+}
+
+static void test_paths(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    struct store_journal *journal = journal_open(fixture);
+    put(journal, fixture->store, "1.2.3.1", "content one");
+    put(journal, fixture->store, "1.2.3.2", "content two");
+    assert_int_equal(waiting(fixture), 2);
+    assert_false(blob_is(fixture, "content one"));
+    PULMO_SCOPED(store_paths_free) struct store_paths paths = {0};
+    assert_good(store_study_paths(fixture->store, "1.2.3", &paths, &err));
+    assert_int_equal(paths.count, 2);
+    assert_true(blob_is(fixture, "content one") && blob_is(fixture, "content two"));
+    assert_int_equal(waiting(fixture), 0);
+    for (int again = 0; again < 3; again++) /* changes nothing any more */
+        assert_good(store_journal_checkpoint(fixture->store, &err));
+    assert_true(blob_is(fixture, "content one"));
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance WHERE current = 1"), 2);
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM audit WHERE content LIKE '%lost%'"), 0);
+    store_journal_close(journal);
+    check_chain(fixture->store);
+}
+
+static void test_same_content(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    struct store_journal *journal = journal_open(fixture);
+    put(journal, fixture->store, "1.2.3.1", "twins");
+    put(journal, fixture->store, "1.2.3.2", "twins");
+    assert_int_equal(waiting(fixture), 1); /* one content, two rows that name it */
+    assert_good(store_journal_checkpoint(fixture->store, &err));
+    put(journal, fixture->store, "1.2.3.3", "twins"); /* written again, as blob_put does */
+    assert_good(store_journal_checkpoint(fixture->store, &err));
+    assert_true(blob_is(fixture, "twins"));
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance"), 3);
+    blob_remove(fixture, "twins"); /* the disk loses it; a resend brings it back */
+    put(journal, fixture->store, "1.2.3.3", "twins");
+    assert_good(store_journal_checkpoint(fixture->store, &err));
+    assert_true(blob_is(fixture, "twins"));
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance"), 3);
+    store_journal_close(journal);
+}
+
+/* What is compared with still lies in the journal. */
+static void test_versions(void **state) {
+    struct fixture *fixture = *state;
+    struct store_journal *journal = journal_open(fixture);
+    put(journal, fixture->store, "1.2.3.1", "header a PIXELS 1");
+    put(journal, fixture->store, "1.2.3.1", "header a PIXELS 1");
+    assert_int_equal(waiting(fixture), 1);
+    put(journal, fixture->store, "1.2.3.1", "header b PIXELS 1");
+    put(journal, fixture->store, "1.2.3.1", "header b PIXELS 2");
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance WHERE version = 'first'"), 1);
+    assert_int_equal(fixture_count(fixture, "SELECT current FROM instance WHERE version = 'corrected'"), 1);
+    assert_int_equal(fixture_count(fixture, "SELECT current FROM instance WHERE version = 'conflict'"), 0);
+    assert_int_equal(waiting(fixture), 3);
+    store_journal_close(journal);
+    check_chain(fixture->store);
+}
+
+/* A process that ends without a checkpoint; the next one must not write over what the rows name. */
+static void test_reopened(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    char path[SEGMENT_PATH_SIZE], text[32];
+    struct store_journal *journal = journal_open(fixture);
+    put(journal, fixture->store, "1.2.3.1", "acknowledged");
+    store_journal_close(journal);
+    assert_int_equal(waiting(fixture), 1);
+    assert_good(segment_path(fixture->folder, 0, path, &err));
+    int descriptor = open(path, O_RDWR);
+    assert_true(descriptor >= 0);
+    assert_true(segment_write(descriptor, SEGMENT_PAGE, "a tail that no row names", 24, &err)); /* torn by a crash */
+    close(descriptor);
+    journal = journal_open(fixture);
+    for (int index = 0; index < 40; index++) {
+        char sop[32];
+        snprintf(sop, sizeof sop, "1.2.3.4.%d", index);
+        snprintf(text, sizeof text, "later %d", index);
+        put(journal, fixture->store, sop, text);
+    }
+    assert_good(store_journal_checkpoint(fixture->store, &err));
+    assert_true(blob_is(fixture, "acknowledged") && blob_is(fixture, "later 0") && blob_is(fixture, "later 39"));
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM audit WHERE content LIKE '%lost%'"), 0);
+    store_journal_close(journal);
+}
+
+/* The order of syncs excludes that a row's content is cut; a disk that does it all the same is told, at every byte. */
+static void test_truncated(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    const char *first = "the first content", *last = "the last content, cut at each of its bytes";
+    char path[SEGMENT_PATH_SIZE];
+    struct store_journal *journal = journal_open(fixture);
+    put(journal, fixture->store, "1.2.3.1", first);
+    put(journal, fixture->store, "1.2.3.2", last);
+    store_journal_close(journal);
+    assert_good(segment_path(fixture->folder, 0, path, &err));
+    assert_int_equal(fixture_sql(fixture, "CREATE TABLE saved AS SELECT * FROM journal"), SQLITE_OK);
+    for (size_t left = 0; left <= strlen(last); left++) {
+        bool whole = left == strlen(last);
+        assert_int_equal(fixture_sql(fixture, "INSERT OR IGNORE INTO journal SELECT * FROM saved"), SQLITE_OK);
+        blob_remove(fixture, first);
+        blob_remove(fixture, last);
+        int descriptor = open(path, O_RDWR);
+        assert_true(descriptor >= 0);
+        assert_true(segment_write(descriptor, SEGMENT_PAGE, last, strlen(last), &err));
+        assert_int_equal(ftruncate(descriptor, SEGMENT_PAGE + (off_t)left), 0);
+        close(descriptor);
+        assert_good(store_journal_checkpoint(fixture->store, &err));
+        assert_int_equal(waiting(fixture), 0);
+        assert_true(blob_is(fixture, first));
+        assert_int_equal(blob_is(fixture, last), whole);
+        assert_int_equal(
+            fixture_count(fixture, "SELECT count(*) FROM audit WHERE content LIKE '%journal-content-lost%'"),
+            (int64_t)left + !whole);
+    }
+    check_chain(fixture->store);
+}
+
+/* As in a store that was restored from a backup: rows of a journal that is not there, contents that are. */
+static void test_restored(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    char path[SEGMENT_PATH_SIZE];
+    struct store_journal *journal = journal_open(fixture);
+    put(journal, fixture->store, "1.2.3.1", "restored");
+    assert_int_equal(fixture_sql(fixture, "CREATE TABLE saved AS SELECT * FROM journal"), SQLITE_OK);
+    assert_good(store_journal_checkpoint(fixture->store, &err));
+    store_journal_close(journal);
+    assert_int_equal(fixture_sql(fixture, "INSERT INTO journal SELECT * FROM saved"), SQLITE_OK);
+    assert_good(segment_path(fixture->folder, 0, path, &err));
+    assert_int_equal(unlink(path), 0);
+    assert_good(store_journal_checkpoint(fixture->store, &err));
+    assert_int_equal(waiting(fixture), 0);
+    assert_true(blob_is(fixture, "restored"));
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM audit WHERE content LIKE '%lost%'"), 0);
+}
+
+/* ---- threads ----------------------------------------------------------------------------------------- */
+
+#define SENDERS 6
+#define PUTS 12
+#define LARGE ((size_t)3 << 20) /* some of these are more than a segment */
+
+struct sender {
+    const struct fixture *fixture;
+    struct store_journal *journal;
+    pthread_t id;
+    int index, done, refused;
+    struct err err;
+};
+
+static bool work_fails(struct store *store, void *context, struct err *err) {
+    (void)store;
+    (void)context;
+    return err_set(err, ERR_DENIED, "on purpose");
+}
+
+/* Every third thing that a sender asks for fails: it takes no other sender's with it. */
+static void *send_all(void *context) {
+    struct sender *sender = context;
+    struct store *store = store_open(&sender->fixture->config, &sender->err);
+    PULMO_SCOPED(pulmo_free_at) uint8_t *content = calloc(1, LARGE);
+    for (int index = 0; store && content && index < PUTS; index++) {
+        char sop[64];
+        struct err refused = {0};
+        snprintf(sop, sizeof sop, "1.2.3.%d.%d", sender->index, index);
+        snprintf((char *)content, 64, "%s", sop);
+        struct instance instance = instance_of(sop, content, index % 4 ? 64 : LARGE);
+        sender->done += store_journal_put(sender->journal, store, &instance, &sender->err);
+        if (index % 3 == 0)
+            sender->refused +=
+                !store_journal_run(sender->journal, work_fails, NULL, &refused) && refused.kind == ERR_DENIED;
+    }
+    store_close(store);
+    return NULL;
+}
+
+static atomic_bool keeper_stops;
+static void *keep_all(void *context) {
+    struct sender *keeper = context;
+    while (!atomic_load(&keeper_stops) && store_journal_keep(keeper->journal, 5, &keeper->err))
+        keeper->done++;
+    return NULL;
+}
+
+/* Contents by way of their rows: each is read, and its digest checked. */
+static void check_contents(struct store *store, size_t count) {
+    struct err err = {0};
+    PULMO_SCOPED(store_paths_free) struct store_paths paths = {0};
+    assert_good(store_study_paths(store, "1.2.3", &paths, &err));
+    assert_int_equal(paths.count, count);
+    for (size_t index = 0; index < paths.count; index++) {
+        char digest[DIGEST_HEX_SIZE];
+        assert_good(digest_file_hex(paths.items[index], digest, &err));
+        assert_string_equal(digest, strrchr(paths.items[index], '/') + 1);
+    }
+}
+
+static void test_threads(void **state) {
+    struct fixture *fixture = *state;
+    struct sender senders[SENDERS], keeper = {.fixture = fixture, .journal = journal_open(fixture)};
+    atomic_store(&keeper_stops, false);
+    assert_int_equal(pthread_create(&keeper.id, NULL, keep_all, &keeper), 0);
+    for (int index = 0; index < SENDERS; index++) {
+        senders[index] = (struct sender){.fixture = fixture, .journal = keeper.journal, .index = index};
+        assert_int_equal(pthread_create(&senders[index].id, NULL, send_all, &senders[index]), 0);
+    }
+    for (int index = 0; index < SENDERS; index++) {
+        pthread_join(senders[index].id, NULL);
+        if (senders[index].err.kind)
+            fail_msg("sender %d: %s", index, senders[index].err.text);
+        assert_int_equal(senders[index].done, PUTS);
+        assert_int_equal(senders[index].refused, PUTS / 3);
+    }
+    check_contents(fixture->store, (size_t)SENDERS * PUTS); /* while the keeper moves them, too */
+    atomic_store(&keeper_stops, true);
+    pthread_join(keeper.id, NULL);
+    if (keeper.err.kind)
+        fail_msg("keeper: %s", keeper.err.text);
+    store_journal_close(keeper.journal);
+    check_contents(fixture->store, (size_t)SENDERS * PUTS);
+    check_chain(fixture->store);
+}
+
+/* A second process of one folder writes no segment of the first. */
+static void test_two_writers(void **state) {
+    struct fixture *fixture = *state;
+    struct store_journal *one = journal_open(fixture), *two = journal_open(fixture);
+    put(one, fixture->store, "1.2.3.1", "through the journal");
+    put(two, fixture->store, "1.2.3.2", "the direct way");
+    assert_int_equal(waiting(fixture), 1);
+    assert_true(blob_is(fixture, "the direct way"));
+    store_journal_close(one);
+    store_journal_close(two);
+}
+
+static void test_no_room(void **state) {
+    struct fixture *fixture = *state;
+    struct fixture full = *fixture;
+    struct err err = {0};
+    full.config.disk_reserve_bytes = UINT64_MAX / 4;
+    struct store_journal *journal = journal_open(&full);
+    PULMO_SCOPED(store_close_at) struct store *store = fixture_handle(&full);
+    struct instance instance = instance_of("1.2.3.1", "no room", 7);
+    assert_refused(store_journal_put(journal, store, &instance, &err), ERR_NO_SPACE);
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance"), 0);
+    store_journal_close(journal);
+}
+
+int main(void) {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+    const struct CMUnitTest tests[] = {TEST(test_paths),    TEST(test_same_content), TEST(test_versions),
+                                       TEST(test_reopened), TEST(test_truncated),    TEST(test_restored),
+                                       TEST(test_threads),  TEST(test_two_writers),  TEST(test_no_room)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
