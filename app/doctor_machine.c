@@ -46,10 +46,15 @@ void doctor_space(struct doctor *doctor) {
     }
     uint64_t free_mb = ((uint64_t)status.f_bavail * status.f_frsize) >> 20;
     uint64_t reserve_mb = (uint64_t)doctor->config.disk_reserve_mb;
+    int64_t used_percent = status.f_blocks ? 100 - (int64_t)(100 * status.f_bavail / status.f_blocks) : 0;
     if (free_mb < reserve_mb)
         doctor_say(doctor, DOCTOR_FAILED,
                    "%llu MiB free, %llu are kept in reserve: instances are refused (0xA700); make room",
                    (unsigned long long)free_mb, (unsigned long long)reserve_mb);
+    else if (used_percent > doctor->config.disk_high_percent)
+        doctor_say(doctor, DOCTOR_WARNING,
+                   "%lld %% full, above disk_high_percent = %lld: what the PACS has confirmed is purged now",
+                   (long long)used_percent, (long long)doctor->config.disk_high_percent);
     else if (free_mb < 2 * reserve_mb)
         doctor_say(doctor, DOCTOR_WARNING, "%llu MiB free; below %llu instances are refused: make room soon",
                    (unsigned long long)free_mb, (unsigned long long)reserve_mb);

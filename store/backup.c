@@ -203,7 +203,7 @@ static bool content_copy(struct backup *backup, const char *sha256, bool *copied
         !backup_path(backup->config->folder, "tmp/content", made, err))
         return false;
     if (!backup_copy(from, made, 0640, &copy, &why)) {
-        if (why.kind != ERR_NOT_FOUND && strncmp(why.text, "cannot read", 11) != 0)
+        if (why.kind != ERR_NOT_FOUND && why.kind != ERR_INPUT)
             return err_set(err, why.kind, "%s", why.text);
         backup->vanished += why.kind == ERR_NOT_FOUND;
         report(backup, why.text);

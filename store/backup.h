@@ -29,7 +29,10 @@ bool backup_path(const char *folder, const char *name, char out[BACKUP_PATH_SIZE
 bool backup_folder_make(const char *folder, const char *name, struct err *err) PULMO_MUST_USE;
 
 /* Reads a file to its end; digest receives its SHA-256, *size its length. to: a new file of this content, synced, or
- * NULL. mode: of that file. ERR_NOT_FOUND when there is no such file, ERR_NO_SPACE when the new one finds no room. */
+ * NULL. mode: of that file.
+ *
+ * errors   ERR_NOT_FOUND there is no such file, ERR_INPUT it cannot be read: the source's fault, others may be fine
+ *          ERR_NO_SPACE, ERR_IO the new file cannot be written */
 struct backup_copied {
     char digest[DIGEST_HEX_SIZE];
     int64_t size;

@@ -39,8 +39,12 @@ static void context_free_at(EVP_MD_CTX **context) {
     EVP_MD_CTX_free(*context);
 }
 
-static bool fail(struct err *err, const char *what, const char *path) {
-    enum err_kind kind = errno == ENOSPC || errno == EDQUOT ? ERR_NO_SPACE : errno == ENOENT ? ERR_NOT_FOUND : ERR_IO;
+static bool source_fails(struct err *err, const char *path) {
+    return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_INPUT, "cannot read %s: %s", path, strerror(errno));
+}
+
+static bool target_fails(struct err *err, const char *what, const char *path) {
+    enum err_kind kind = errno == ENOSPC || errno == EDQUOT ? ERR_NO_SPACE : ERR_IO;
     return err_set(err, kind, "cannot %s %s: %s", what, path, strerror(errno));
 }
 
@@ -57,13 +61,13 @@ static bool copy_pieces(struct copying *copying, int64_t *size, struct err *err)
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            return err_set(err, ERR_IO, "cannot read %s: %s", copying->from, strerror(errno));
+            return source_fails(err, copying->from);
         if (got == 0)
             return true;
         if (EVP_DigestUpdate(copying->context, copying->piece, (size_t)got) != 1)
             return err_set(err, ERR_INTERNAL, "SHA-256 failed");
         if (copying->to && !bytes_write_all(copying->target, copying->piece, (size_t)got))
-            return fail(err, "write", copying->to);
+            return target_fails(err, "write", copying->to);
         *size += got;
     }
 }
@@ -76,7 +80,7 @@ static bool copy_open(struct copying *copying, struct backup_copied *out, struct
     if (!copy_pieces(copying, &out->size, err))
         return false;
     if (copying->to && fsync(copying->target) != 0)
-        return fail(err, "sync", copying->to);
+        return target_fails(err, "sync", copying->to);
     if (EVP_DigestFinal_ex(copying->context, raw, &raw_size) != 1)
         return err_set(err, ERR_INTERNAL, "SHA-256 failed");
     for (unsigned index = 0; index < raw_size; index++)
@@ -87,11 +91,11 @@ static bool copy_open(struct copying *copying, struct backup_copied *out, struct
 bool backup_copy(const char *from, const char *to, unsigned mode, struct backup_copied *out, struct err *err) {
     PULMO_SCOPED(descriptor_close_at) int source = open(from, O_RDONLY | O_CLOEXEC);
     if (source < 0)
-        return fail(err, "read", from);
+        return source_fails(err, from);
     PULMO_SCOPED(descriptor_close_at)
     int target = to ? open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, (mode_t)mode) : -1;
     if (to && target < 0)
-        return fail(err, "make", to);
+        return target_fails(err, "make", to);
     PULMO_SCOPED(context_free_at) EVP_MD_CTX *context = EVP_MD_CTX_new();
     PULMO_SCOPED(pulmo_free_at) uint8_t *piece = pulmo_alloc(PIECE_SIZE, 1, err);
     if (!context || !piece)

@@ -138,7 +138,7 @@ static bool restore_file(void *context, const char *digest, const char *name, st
         return false;
     bool secret = strncmp(name, "files/", 6) == 0;
     if (!backup_copy(from, folder ? to : NULL, secret ? 0600 : 0640, &copied, &why)) {
-        if (why.kind != ERR_NOT_FOUND && strncmp(why.text, "cannot read", 11) != 0)
+        if (why.kind != ERR_NOT_FOUND && why.kind != ERR_INPUT)
             return err_set(err, why.kind, "%s", why.text);
         report(restore, "%s: %s", name, why.kind == ERR_NOT_FOUND ? "is missing" : why.text);
     } else if (strcmp(copied.digest, digest) != 0) {

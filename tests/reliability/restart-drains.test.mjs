@@ -20,11 +20,11 @@ const SUPERVISOR_MS = 15000;
 /** Of the small studies; the chest is the phantom's own. */
 const ours = ({ study }) => study.includes('.10.999.6.');
 
-/** A PACS that takes three seconds an object. */
+/** A PACS that takes two seconds an object. */
 async function slowPacs(folder) {
   const port = await freePort();
   mkdirSync(folder, { recursive: true });
-  const process = new Process(['storescp', '--quiet', '+xa', '+B', '-uf', '--sleep-after', '3', '-aet', 'SLOW', '-od', folder, String(port)]);
+  const process = new Process(['storescp', '--quiet', '+xa', '+B', '-uf', '--sleep-after', '2', '-aet', 'SLOW', '-od', folder, String(port)]);
   await until('storescp does not listen', 30, () => answers(port));
   return { port, process };
 }
@@ -69,7 +69,7 @@ await test('restart-drains', async ({ folder, onEnd, step }) => {
   onEnd(() => slow.process.kill());
   const port = await freePort();
   const lane = await Lane.open(path.join(folder, 'lane'),
-    { dicom_port: port, https_port: await freePort(), passes: 100, destinations: `SLOW@127.0.0.1:${slow.port}` });
+    { dicom_port: port, https_port: await freePort(), passes: 8, destinations: `SLOW@127.0.0.1:${slow.port}` });
   onEnd(() => lane.pacs.process.kill());
   const slices = await Slices.open(path.join(folder, 'phantom'));
   const ct = await chest(path.join(folder, 'chest'));
