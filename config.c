@@ -44,6 +44,8 @@ static const struct config_key keys[] = {
      "Associations of one address at one time, so that some are left for others; 0 = no limit of its own."},
     {"instance_mb_max", KIND_INTEGER, FIELD(instance_mb_max), "512", 1, 4096,
      "Largest instance that is accepted, in MiB."},
+    {"reception_mb_max", KIND_INTEGER, FIELD(reception_mb_max), "2048", 64, 1048576,
+     "Instances that are being received, all together; more are refused (0xA700), in MiB."},
     {"pdu_bytes_max", KIND_INTEGER, FIELD(pdu_bytes_max), "131072", 4096, 131072,
      "Largest PDU that is offered, in bytes."},
     {"dicom_timeout_s", KIND_INTEGER, FIELD(dicom_timeout_s), "30", 1, 3600,

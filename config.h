@@ -16,8 +16,8 @@ struct config {
     /* DICOM reception */
     char ae_title[17], dicom_bind[64], called_aets[CONFIG_LIST_SIZE], calling_aets[CONFIG_LIST_SIZE],
         allowed_addresses[CONFIG_LIST_SIZE];
-    int64_t dicom_port, dicom_tls_port, associations_max, associations_max_an_address, instance_mb_max, pdu_bytes_max,
-        dicom_timeout_s;
+    int64_t dicom_port, dicom_tls_port, associations_max, associations_max_an_address, instance_mb_max,
+        reception_mb_max, pdu_bytes_max, dicom_timeout_s;
     char dicom_tls_certificate[CONFIG_TEXT_SIZE], dicom_tls_key[CONFIG_TEXT_SIZE], dicom_tls_ca[CONFIG_TEXT_SIZE];
     int64_t dicom_tls_require_peer;
     /* study, disk, jobs */

@@ -148,6 +148,7 @@ static struct dicom_scp *start_scp(struct reception *reception, const struct dic
         .commitments = on_commitment,
         .associations_max = (uint32_t)config->associations_max,
         .associations_max_an_address = (uint32_t)config->associations_max_an_address,
+        .reception_bytes_max = (size_t)config->reception_mb_max << 20,
         .instance_bytes_max = (size_t)config->instance_mb_max << 20,
         .pdu_bytes_max = (uint32_t)config->pdu_bytes_max,
         .timeout_s = (int)config->dicom_timeout_s,

@@ -3,6 +3,7 @@
 #include "dicom/socket.h"
 
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,8 @@ struct listener {
     uint32_t pdu_bytes;
     int timeout_s;
     bool is_encrypted;
+    size_t datasets_bytes_max;
+    atomic_size_t datasets_bytes;
 };
 
 /* What is still owed to the peer when the association is closed. */
@@ -33,6 +36,8 @@ struct association {
     uint16_t message_id;
     enum ending ending;
     char peer[64];
+    struct listener *listener; /* of a server */
+    size_t reserved;           /* of the listener's bytes of data sets */
 };
 
 static uint32_t clamp_pdu(uint32_t wanted) {
@@ -50,6 +55,7 @@ struct listener *listener_open(const struct listener_config *config, struct err 
     listener->pdu_bytes = clamp_pdu(config->pdu_bytes_max);
     listener->timeout_s = config->timeout_s > 0 ? config->timeout_s : TIMEOUT_DEFAULT_S;
     listener->is_encrypted = config->tls != NULL;
+    listener->datasets_bytes_max = config->datasets_bytes_max;
     listener->socket = socket_listen(config->bind_address, config->port, err);
     if (listener->socket >= 0)
         listener->network = shim_network_new(config->tls, listener->socket, listener->timeout_s, err);
@@ -76,6 +82,7 @@ void listener_close(struct listener *listener) {
 bool association_take(struct listener *listener, int wait_ms, struct association **out, struct err *err) {
     struct association taken = {.network = listener->network,
                                 .is_encrypted = listener->is_encrypted,
+                                .listener = listener,
                                 .socket = -1,
                                 .pdu_bytes = listener->pdu_bytes,
                                 .timeout_s = listener->timeout_s,
@@ -189,6 +196,24 @@ uint16_t association_next_message_id(struct association *association) {
     return association->message_id++;
 }
 
+bool association_reserve(struct association *association, size_t size) {
+    struct listener *listener = association->listener;
+    if (listener == NULL)
+        return true;
+    if (atomic_fetch_add(&listener->datasets_bytes, size) + size > listener->datasets_bytes_max) {
+        atomic_fetch_sub(&listener->datasets_bytes, size);
+        return false;
+    }
+    association->reserved += size;
+    return true;
+}
+
+void association_unreserve(struct association *association) {
+    if (association->listener != NULL)
+        atomic_fetch_sub(&association->listener->datasets_bytes, association->reserved);
+    association->reserved = 0;
+}
+
 void association_set_released(struct association *association) {
     association->ending = association->is_client ? ENDING_NOTHING : ENDING_RELEASE_ANSWER;
 }
@@ -210,6 +235,7 @@ void association_abort(struct association *association) {
 
 void association_close(struct association *association) {
     struct err ignored = {0};
+    association_unreserve(association);
     if (association->ending == ENDING_RELEASE_ANSWER)
         (void)!shim_dul_release(association->dul, SHIM_SIDE_SERVER, &ignored);
     if (association->dul != NULL)

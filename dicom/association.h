@@ -13,6 +13,9 @@ struct listener_config {
     const struct shim_tls *tls;
     uint32_t pdu_bytes_max;
     int timeout_s; /* of a silent peer */
+    /* What data sets that are being received may take together: each may be of hundreds of megabytes, and a crowd of
+     * such must not take the machine's memory. */
+    size_t datasets_bytes_max;
 };
 struct listener *listener_open(const struct listener_config *config, struct err *err);
 uint16_t listener_port(const struct listener *listener);
@@ -56,13 +59,15 @@ struct command {
     bool has_dataset;
     char sop_class_uid[DICOM_UID_SIZE], sop_instance_uid[DICOM_UID_SIZE]; /* as the command says */
     char context_class_uid[DICOM_UID_SIZE], transfer_syntax_uid[DICOM_UID_SIZE];
-    struct bytes dataset; /* encoded as received; owned: bytes_free */
-    bool too_large;       /* the data set was longer than size_max: read to its end, thrown away */
+    struct bytes dataset; /* encoded as received; owned: command_free */
+    /* The data set was longer than size_max, or there was no room for it: read to its end, thrown away. */
+    bool too_large, no_room;
 };
 /* Reads a command with its data set. ERR_NETWORK: closed or silent; ERR_INPUT: against the protocol; ERR_LIMIT: the
  * data set did not end. The association is of no further use after an error. */
 bool command_read(struct association *association, size_t size_max, struct command *out,
                   struct err *err) PULMO_MUST_USE;
+void command_free(struct association *association, struct command *command);
 /* comment: at most 64 characters are sent (0000,0902); NULL = none. */
 bool command_respond(struct association *association, const struct command *command, uint16_t status,
                      const char *comment, struct err *err) PULMO_MUST_USE;
@@ -106,6 +111,8 @@ void association_set_timeout_s(struct association *association, int timeout_s);
 bool association_release(struct association *association, struct err *err) PULMO_MUST_USE;
 
 /* For dimse.c. */
+bool association_reserve(struct association *association, size_t size); /* false: no room */
+void association_unreserve(struct association *association);            /* all of it */
 struct shim_dul *association_dul(struct association *association);
 int association_timeout_s(const struct association *association);
 uint16_t association_next_message_id(struct association *association);

@@ -56,6 +56,7 @@ struct dicom_scp_config {
     uint32_t associations_max;
     uint32_t associations_max_an_address; /* 0 = no limit of its own */
     size_t instance_bytes_max;
+    size_t reception_bytes_max; /* data sets that are being received, together; 0 = no limit of its own */
     uint32_t pdu_bytes_max;
     int timeout_s;
 };

@@ -129,6 +129,11 @@ static bool collect_command(struct association *association, struct shim_pdv *fi
     }
 }
 
+void command_free(struct association *association, struct command *command) {
+    bytes_free(&command->dataset);
+    association_unreserve(association);
+}
+
 /* Reads the data set to its end; what is over size_max is thrown away. */
 static bool collect_dataset(struct association *association, size_t size_max, struct command *command,
                             struct err *err) {
@@ -144,8 +149,9 @@ static bool collect_dataset(struct association *association, size_t size_max, st
         if (received / OVERRUN_FACTOR > size_max)
             return err_set(err, ERR_LIMIT, "data set of more than %zu bytes", received);
         command->too_large = command->too_large || received > size_max;
-        if (command->too_large)
-            bytes_free(&command->dataset);
+        command->no_room = command->no_room || !association_reserve(association, pdv.size);
+        if (command->too_large || command->no_room)
+            command_free(association, command);
         else if (!bytes_append(&command->dataset, pdv.data, pdv.size, size_max, err))
             return false;
     }
@@ -194,7 +200,7 @@ static bool read_message(struct association *association, size_t size_max, struc
 bool command_read(struct association *association, size_t size_max, struct command *out, struct err *err) {
     struct command command = {.field = 0};
     if (!read_message(association, size_max, &command, err)) {
-        bytes_free(&command.dataset);
+        command_free(association, &command);
         return false;
     }
     *out = command;

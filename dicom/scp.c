@@ -75,7 +75,7 @@ struct dicom_scp {
     dicom_event_sink *events;
     dicom_commitment_sink *commitments;
     void *context;
-    size_t instance_bytes_max, associations_max, associations_max_an_address;
+    size_t instance_bytes_max, reception_bytes_max, associations_max, associations_max_an_address;
     int timeout_s;
     uint64_t next_id;
     pthread_t thread;
@@ -130,6 +130,10 @@ static bool check_command(const struct dicom_scp *scp, const struct command *com
     if (strcmp(command->sop_class_uid, command->context_class_uid) != 0 || !is_our_class(command->sop_class_uid)) {
         *status = STATUS_CLASS_NOT_SUPPORTED;
         return err_set(err, ERR_UNSUPPORTED, "SOP class of the command is not the context's, or not CT");
+    }
+    if (command->no_room && !command->too_large) {
+        *status = STATUS_OUT_OF_RESOURCES;
+        return err_set(err, ERR_MEMORY, "data sets in reception take all of %zu bytes", scp->reception_bytes_max);
     }
     if (command->too_large) {
         *status = STATUS_OUT_OF_RESOURCES;
@@ -219,7 +223,7 @@ static void serve(struct worker *worker) {
         if (!command_read(worker->association, worker->scp->instance_bytes_max, &command, &err))
             break;
         more = serve_command(worker, &command, &err);
-        bytes_free(&command.dataset);
+        command_free(worker->association, &command);
     }
     if (err.kind == ERR_INPUT || err.kind == ERR_LIMIT)
         tell(worker, DICOM_EVENT_PROTOCOL_ERROR, 0, "", err.text);
@@ -461,7 +465,8 @@ static bool open_listener(struct dicom_scp *scp, const struct dicom_scp_config *
     struct listener_config listener = {.port = config->port,
                                        .bind_address = config->bind_address,
                                        .pdu_bytes_max = config->pdu_bytes_max,
-                                       .timeout_s = scp->timeout_s};
+                                       .timeout_s = scp->timeout_s,
+                                       .datasets_bytes_max = scp->reception_bytes_max};
     if (config->tls != NULL) {
         if (config->tls->key_file == NULL || config->tls->certificate_file == NULL)
             return err_set(err, ERR_CONFIG, "DICOM TLS needs a key and a certificate");
@@ -492,6 +497,7 @@ struct dicom_scp *dicom_scp_start(const struct dicom_scp_config *config, dicom_s
     scp->context = context;
     scp->timeout_s = config->timeout_s > 0 ? config->timeout_s : 30;
     scp->instance_bytes_max = config->instance_bytes_max > 0 ? config->instance_bytes_max : (size_t)256 << 20;
+    scp->reception_bytes_max = config->reception_bytes_max > 0 ? config->reception_bytes_max : SIZE_MAX;
     scp->associations_max = config->associations_max > 0 ? config->associations_max : ASSOCIATIONS_DEFAULT;
     scp->associations_max_an_address =
         config->associations_max_an_address > 0 ? config->associations_max_an_address : scp->associations_max;

@@ -595,6 +595,67 @@ static void test_damaged_commands(void **state) {
     stop(&receiver);
 }
 
+/* An association in which a data set of more than size bytes has begun and does not go on; closing it ends it. */
+static int hold_dataset(const struct receiver *receiver, uint16_t size) {
+    static const uint8_t store[] = {4, 0, 0, 0, 0, 26, 0, 0, 0, 22,
+                                    1, 3,                           /* P-DATA-TF, the last fragment of a command: */
+                                    0, 0, 0, 1, 2, 0,  0, 0, 1, 0,  /* C-STORE-RQ */
+                                    0, 0, 0, 8, 2, 0,  0, 0, 1, 0}; /* with a data set */
+    uint8_t request[512], answer[256];
+    const size_t request_size = make_request(request), pdv = 2U + size, pdu = 4 + pdv;
+    const uint8_t head[] = {4,
+                            0,
+                            0,
+                            (uint8_t)(pdu >> 16),
+                            (uint8_t)(pdu >> 8),
+                            (uint8_t)pdu,
+                            0,
+                            (uint8_t)(pdv >> 16),
+                            (uint8_t)(pdv >> 8),
+                            (uint8_t)pdv,
+                            1,
+                            0};
+    uint8_t *data = calloc(1, size);
+    assert_non_null(data);
+    const int peer = connect_raw(receiver);
+    assert_int_equal(send(peer, request, request_size, MSG_NOSIGNAL), (ssize_t)request_size);
+    assert_true(recv(peer, answer, sizeof answer, 0) > 6 && answer[0] == 2); /* A-ASSOCIATE-AC */
+    assert_int_equal(send(peer, store, sizeof store, MSG_NOSIGNAL), (ssize_t)sizeof store);
+    assert_int_equal(send(peer, head, sizeof head, MSG_NOSIGNAL), (ssize_t)sizeof head);
+    assert_int_equal(send(peer, data, size, MSG_NOSIGNAL), (ssize_t)size);
+    free(data);
+    return peer;
+}
+
+/* A large one that is never finished takes the room: a small one is refused until it is gone. */
+static void test_room_for_all_together(void **state) {
+    (void)state;
+    struct dicom_scp_config config = PLAIN;
+    struct receiver receiver;
+    struct bytes small = sample_make(&(struct sample){.number = 1});
+    config.reception_bytes_max = 20000 + 100; /* less than a small one */
+    start(&receiver, &config);
+    struct association *association = connect_store(&receiver, "1.2.840.10008.1.2.1");
+    const int holder = hold_dataset(&receiver, 20000);
+    uint16_t status = 0;
+    for (int i = 0; i < 200 && status != 0xA700; i++) { /* until what the holder sent is read */
+        usleep(10000);
+        status = store_as(association, &small, "2.25.3.1");
+    }
+    assert_int_equal(status, 0xA700);
+    close(holder);
+    for (int i = 0; i < 200 && status != 0; i++) {
+        usleep(10000);
+        status = store_as(association, &small, "2.25.3.1");
+    }
+    assert_int_equal(status, 0);
+    for (int i = 0; i < 3; i++) /* room is given back after each */
+        assert_int_equal(store_as(association, &small, "2.25.3.1"), 0);
+    association_close(association);
+    bytes_free(&small);
+    stop(&receiver);
+}
+
 static long resident_kib(void) {
     long pages = 0, resident = 0;
     FILE *file = fopen("/proc/self/statm", "r");
@@ -686,6 +747,7 @@ int main(void) {
         cmocka_unit_test(test_bad_instances_get_a_status),
         cmocka_unit_test(test_statuses_of_the_sink),
         cmocka_unit_test(test_too_large_is_read_to_its_end),
+        cmocka_unit_test(test_room_for_all_together),
         cmocka_unit_test(test_http_on_the_dicom_port),
         cmocka_unit_test(test_silent_peers_hold_up_nobody),
         cmocka_unit_test(test_silent_peer_is_dropped),
