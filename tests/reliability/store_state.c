@@ -67,6 +67,11 @@ static void content(sqlite3_context *context, int count, sqlite3_value **values)
     sqlite3_result_text(context, text, length, SQLITE_TRANSIENT);
 }
 
+/* Of a store of version 1, which could not purge. */
+static const char instances_former[] =
+    "SELECT json_group_array(json_object('sop', sop_instance_uid, 'study', study_uid, 'version', version,"
+    " 'current', current, 'purged', 0, 'content', content(blob_sha256, blob_size))) FROM instance";
+
 static const struct section {
     const char *name, *sql; /* one JSON value */
 } sections[] = {
@@ -107,8 +112,10 @@ static int fail(sqlite3 *database, const char *what) {
 
 static bool print_section(sqlite3 *database, const struct section *section) {
     sqlite3_stmt *statement = NULL;
-    bool good = sqlite3_prepare_v2(database, section->sql, -1, &statement, NULL) == SQLITE_OK &&
-                sqlite3_step(statement) == SQLITE_ROW;
+    bool prepared = sqlite3_prepare_v2(database, section->sql, -1, &statement, NULL) == SQLITE_OK ||
+                    (strcmp(section->name, "instances") == 0 &&
+                     sqlite3_prepare_v2(database, instances_former, -1, &statement, NULL) == SQLITE_OK);
+    bool good = prepared && sqlite3_step(statement) == SQLITE_ROW;
     if (good)
         printf(",\n\"%s\": %s", section->name, (const char *)sqlite3_column_text(statement, 0));
     sqlite3_finalize(statement);
