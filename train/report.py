@@ -199,7 +199,7 @@ class Report:
 
     def passes(self):
         return table(["passes", "mutual information", "its sd", "variance"],
-                     [[r["passes"], f"{r['mutual information']:.3f}", f"{r['sd over 3 seeds']:.3f}",
+                     [[r["passes"], f"{r['mutual information']:.3f}", f"{r['sd over 5 seeds']:.3f}",
                        f"{r['variance']:.3f}"] for r in self.u["passes"]])
 
     def triage(self):
