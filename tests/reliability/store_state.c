@@ -67,10 +67,9 @@ static void content(sqlite3_context *context, int count, sqlite3_value **values)
     sqlite3_result_text(context, text, length, SQLITE_TRANSIENT);
 }
 
-/* Of a store of version 1, which could not purge. */
-static const char instances_former[] =
-    "SELECT json_group_array(json_object('sop', sop_instance_uid, 'study', study_uid, 'version', version,"
-    " 'current', current, 'purged', 0, 'content', content(blob_sha256, blob_size))) FROM instance";
+/* A store of version 1 could not purge: these stand in for what it lacks. */
+static const char version_1[] = "CREATE TEMP TABLE blob_purge (x);"
+                                "CREATE TEMP VIEW instance AS SELECT *, NULL AS purged_ms FROM main.instance";
 
 static const struct section {
     const char *name, *sql; /* one JSON value */
@@ -110,12 +109,18 @@ static int fail(sqlite3 *database, const char *what) {
     return 1;
 }
 
+static bool is_version_1(sqlite3 *database) {
+    sqlite3_stmt *statement = NULL;
+    bool is = sqlite3_prepare_v2(database, "PRAGMA user_version", -1, &statement, NULL) == SQLITE_OK &&
+              sqlite3_step(statement) == SQLITE_ROW && sqlite3_column_int(statement, 0) == 1;
+    sqlite3_finalize(statement);
+    return is;
+}
+
 static bool print_section(sqlite3 *database, const struct section *section) {
     sqlite3_stmt *statement = NULL;
-    bool prepared = sqlite3_prepare_v2(database, section->sql, -1, &statement, NULL) == SQLITE_OK ||
-                    (strcmp(section->name, "instances") == 0 &&
-                     sqlite3_prepare_v2(database, instances_former, -1, &statement, NULL) == SQLITE_OK);
-    bool good = prepared && sqlite3_step(statement) == SQLITE_ROW;
+    bool good = sqlite3_prepare_v2(database, section->sql, -1, &statement, NULL) == SQLITE_OK &&
+                sqlite3_step(statement) == SQLITE_ROW;
     if (good)
         printf(",\n\"%s\": %s", section->name, (const char *)sqlite3_column_text(statement, 0));
     sqlite3_finalize(statement);
@@ -127,6 +132,8 @@ static int print_state(sqlite3 *database) {
     if (sqlite3_create_function(database, "content", 2, SQLITE_UTF8, NULL, content, NULL, NULL) != SQLITE_OK ||
         sqlite3_exec(database, "BEGIN", NULL, NULL, NULL) != SQLITE_OK)
         return fail(database, "begin");
+    if (is_version_1(database) && sqlite3_exec(database, version_1, NULL, NULL, NULL) != SQLITE_OK)
+        return fail(database, "version 1");
     if (sqlite3_prepare_v2(database, "SELECT segment, position FROM journal WHERE blob_sha256 = ?1", -1, &journal_place,
                            NULL) != SQLITE_OK)
         journal_place = NULL;
