@@ -115,9 +115,8 @@ static bool judge_distribution(struct engine *engine, struct analysis *out, stru
     return true;
 }
 
-/* Resampling, lungs and the image part of the gate. True with refusals when the image is refused. */
-static bool prepare(struct engine *engine, struct analysis *out, struct err *err) {
-    out->iso = volume_resample_iso(out->series->volume, MODEL_SPACING_MM, err);
+bool analysis_judge_volume(struct engine *engine, const struct volume *source, struct analysis *out, struct err *err) {
+    out->iso = volume_resample_iso(source, MODEL_SPACING_MM, err);
     if (!out->iso)
         return false;
     out->lungs = volume_lungs(out->iso, err);
@@ -154,7 +153,7 @@ static bool judge(struct engine *engine, const char *const *paths, size_t count,
         return false;
     out->timings.read = lap(mark);
     merge_refusals(&out->refusals, &out->series->refusals);
-    if (out->refusals.count == 0 && !prepare(engine, out, err))
+    if (out->refusals.count == 0 && !analysis_judge_volume(engine, out->series->volume, out, err))
         return false;
     out->timings.resample = lap(mark);
     return true;

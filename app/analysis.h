@@ -56,6 +56,10 @@ bool analysis_make(struct engine *engine, const char *const *paths, size_t count
 /* The first half of it: reads the series and lets the gate judge it, without looking for nodules. */
 bool analysis_judge(struct engine *engine, const char *const *paths, size_t count, struct analysis *out,
                     struct err *err) PULMO_MUST_USE;
+/* The image part of that: resampling to iso, lungs, quality, refusals, gate. True with refusals when the image is
+ * refused. out: zeroed before by the caller. */
+bool analysis_judge_volume(struct engine *engine, const struct volume *source, struct analysis *out,
+                           struct err *err) PULMO_MUST_USE;
 void analysis_free(struct analysis *analysis);
 
 /* The document of `pulmo analyze --json` (DESIGN 1), owned by the caller (bytes_free). failure: NULL or the sentence of

@@ -158,13 +158,17 @@ bool infer_gate_frame(const struct volume *iso, const struct mask *lungs, float 
 
 /* ---- the score --------------------------------------------------------------------------------------------------- */
 
+#define SLICE (INFER_GATE_ROWS * INFER_GATE_COLUMNS)
+#define REPEAT_MAX 1000.0 /* what slices without any step between them get */
+
+enum { DENSITY = 0, LUNG, GRAIN, STEP };
+
 /* Root mean square error of one channel over all cells, and over the cells of its worst slice. */
 static void errors_measure(const float *frame, const float *again, double errors[GATE_EXTENTS]) {
     double whole = 0, worst = 0;
     for (int k = 0; k < INFER_GATE_SLICES; k++) {
         double slice = 0;
-        for (int n = k * INFER_GATE_ROWS * INFER_GATE_COLUMNS; n < (k + 1) * INFER_GATE_ROWS * INFER_GATE_COLUMNS;
-             n++) {
+        for (int n = k * SLICE; n < (k + 1) * SLICE; n++) {
             double gap = (double)frame[n] - (double)again[n];
             slice += gap * gap;
         }
@@ -172,31 +176,96 @@ static void errors_measure(const float *frame, const float *again, double errors
         worst = fmax(worst, slice);
     }
     errors[GATE_WHOLE] = sqrt(whole / CELLS);
-    errors[GATE_SLICE] = sqrt(worst / (INFER_GATE_ROWS * INFER_GATE_COLUMNS));
+    errors[GATE_SLICE] = sqrt(worst / SLICE);
 }
 
-void infer_gate_judge(const struct infer_model *model, const float *frame, const float *again,
-                      struct infer_gate_result *out) {
+/* Keeps what exceeds its limit most. */
+static void part_add(double error, double limit, const char *part, struct infer_gate_result *inout) {
+    if (error / limit > inout->score)
+        *inout = (struct infer_gate_result){.score = error / limit, .error = error, .limit = limit, .part = part};
+}
+
+static void errors_judge(const struct infer_model *model, const float *frame, const float *again,
+                         struct infer_gate_result *inout) {
     static const char *const names[INFER_GATE_CHANNELS][GATE_EXTENTS] = {
         {"density", "density of one level"},
         {"shape of the lungs", "shape of the lungs at one level"},
         {"grain", "grain of one level"},
         {"steps between slices", "steps between slices at one level"},
     };
-    struct infer_gate_result result = {.score = -1};
-    for (int channel = 0; channel < INFER_GATE_CHANNELS; channel++) {
-        double errors[GATE_EXTENTS];
-        errors_measure(frame + channel * CELLS, again + channel * CELLS, errors);
-        for (int extent = 0; extent < GATE_EXTENTS; extent++) {
-            double limit = model->gate_limits[extent][channel];
-            if (errors[extent] / limit > result.score)
-                result = (struct infer_gate_result){.score = errors[extent] / limit,
-                                                    .error = errors[extent],
-                                                    .limit = limit,
-                                                    .part = names[channel][extent]};
+    for (int extent = 0; extent < GATE_EXTENTS; extent++)
+        for (int channel = 0; channel < INFER_GATE_CHANNELS; channel++) {
+            double errors[GATE_EXTENTS];
+            errors_measure(frame + channel * CELLS, again + channel * CELLS, errors);
+            part_add(errors[extent], model->gate_limits[extent][channel], names[channel][extent], inout);
         }
+}
+
+/* How well density and lungs of a frame are drawn. */
+static double shape_error(const float *frame, const float *again) {
+    double density[GATE_EXTENTS], lung[GATE_EXTENTS];
+    errors_measure(frame + DENSITY * CELLS, again + DENSITY * CELLS, density);
+    errors_measure(frame + LUNG * CELLS, again + LUNG * CELLS, lung);
+    return hypot(density[GATE_WHOLE], lung[GATE_WHOLE]);
+}
+
+/* A chest is drawn worse when it is turned over; one that is not has been turned over before, or has no up and down. */
+static void turn_judge(const struct infer_model *model, const float *frames, const float *again,
+                       struct infer_gate_result *inout) {
+    double least = INFINITY;
+    for (int turn = 1; turn < GATE_TURNS; turn++)
+        least = fmin(least, shape_error(frames + turn * INFER_GATE_FRAME, again + turn * INFER_GATE_FRAME));
+    double ratio = least > 0 ? shape_error(frames, again) / least : 0;
+    part_add(ratio, model->gate_turned_limit, "turned over", inout);
+}
+
+static int compare_steps(const void *left, const void *right) {
+    double a = *(const double *)left, b = *(const double *)right;
+    return (a > b) - (a < b);
+}
+
+/* Every CT changes from slice to slice; where it does not, slices are copies of each other. */
+static void repeats_judge(const struct infer_model *model, const float *frame, struct infer_gate_result *inout) {
+    double lung[INFER_GATE_SLICES] = {0}, step[INFER_GATE_SLICES] = {0}, steps[INFER_GATE_SLICES], most = 0;
+    int count = 0;
+    for (int k = 0; k < INFER_GATE_SLICES; k++) {
+        for (int n = k * SLICE; n < (k + 1) * SLICE; n++) {
+            lung[k] += (double)frame[LUNG * CELLS + n];
+            step[k] += (double)frame[STEP * CELLS + n];
+        }
+        most = fmax(most, lung[k]);
     }
+    for (int k = 0; k < INFER_GATE_SLICES; k++)
+        if (lung[k] > 0.25 * most)
+            steps[count++] = step[k] / lung[k];
+    if (!count)
+        return;
+    qsort(steps, (size_t)count, sizeof *steps, compare_steps);
+    double ratio = fmin(REPEAT_MAX, steps[count / 2] / fmax(steps[0], 1e-9));
+    part_add(ratio, model->gate_repeated_limit, "repeated slices", inout);
+}
+
+void infer_gate_judge(const struct infer_model *model, const float *frames, const float *again,
+                      struct infer_gate_result *out) {
+    struct infer_gate_result result = {.score = -1};
+    errors_judge(model, frames, again, &result);
+    turn_judge(model, frames, again, &result);
+    repeats_judge(model, frames, &result);
     *out = result;
+}
+
+/* frames: the frame, upside down, back to front, both; along z and y of every channel. */
+static void turns_fill(const float *frame, float *frames) {
+    for (int turn = 0; turn < GATE_TURNS; turn++)
+        for (int channel = 0; channel < INFER_GATE_CHANNELS; channel++)
+            for (int k = 0; k < INFER_GATE_SLICES; k++)
+                for (int j = 0; j < INFER_GATE_ROWS; j++) {
+                    int from_k = turn & 1 ? INFER_GATE_SLICES - 1 - k : k;
+                    int from_j = turn & 2 ? INFER_GATE_ROWS - 1 - j : j;
+                    memcpy(frames, frame + channel * CELLS + from_k * SLICE + from_j * INFER_GATE_COLUMNS,
+                           INFER_GATE_COLUMNS * sizeof *frames);
+                    frames += INFER_GATE_COLUMNS;
+                }
 }
 
 bool infer_gate(struct infer_session *session, const float *frame, struct infer_gate_result *out, struct err *err) {
@@ -204,9 +273,13 @@ bool infer_gate(struct infer_session *session, const float *frame, struct infer_
     struct runner *runner = session->gate.runners[0];
     if (!runner)
         return err_set(err, ERR_UNSUPPORTED, "the model has no gate");
-    memcpy(infer_runner_input(runner, 0), frame, INFER_GATE_FRAME * sizeof *frame);
+    PULMO_SCOPED(pulmo_free_at) float *frames = pulmo_alloc(GATE_TURNS * INFER_GATE_FRAME, sizeof *frames, err);
+    if (!frames)
+        return false;
+    turns_fill(frame, frames);
+    memcpy(infer_runner_input(runner, 0), frames, GATE_TURNS * INFER_GATE_FRAME * sizeof *frames);
     if (!infer_runner_run(runner, NULL, err))
         return err_within(err, "the gate");
-    infer_gate_judge(model, frame, infer_runner_output(runner, model->gate_output), out);
+    infer_gate_judge(model, frames, infer_runner_output(runner, model->gate_output), out);
     return true;
 }

@@ -234,6 +234,8 @@ static bool gate_read(struct infer_model *model, const char *path, const cJSON *
     const cJSON *limits = part ? json_object(part, "limits", err) : NULL;
     if (!limits || !limits_read(limits, "whole", model->gate_limits[GATE_WHOLE], err) ||
         !limits_read(limits, "slice", model->gate_limits[GATE_SLICE], err) ||
+        !json_number(limits, "turned", (struct range){1e-6, 1e6}, &model->gate_turned_limit, err) ||
+        !json_number(limits, "repeated", (struct range){1e-6, 1e6}, &model->gate_repeated_limit, err) ||
         !(model->gate = graph_open(path, part, err)))
         return false;
     const struct graph *graph = model->gate;
@@ -244,8 +246,8 @@ static bool gate_read(struct infer_model *model, const char *path, const cJSON *
             model->gate_output = k;
     if (graph->input_count != 1 || model->gate_output < 0)
         return err_set(err, ERR_INPUT, "gate: not one input and an output reconstruction");
-    struct shape frame = {.rank = 5,
-                          .dims = {1, INFER_GATE_CHANNELS, INFER_GATE_SLICES, INFER_GATE_ROWS, INFER_GATE_COLUMNS}};
+    struct shape frame = {
+        .rank = 5, .dims = {GATE_TURNS, INFER_GATE_CHANNELS, INFER_GATE_SLICES, INFER_GATE_ROWS, INFER_GATE_COLUMNS}};
     struct shape got = output_shape(graph, &frame, model->gate_output, err);
     model->info.has_gate = true;
     return expect_shape(&got, &frame, "reconstruction", err);

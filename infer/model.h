@@ -11,6 +11,7 @@ enum { DETECTOR_HEATMAP = 0, DETECTOR_OFFSET, DETECTOR_LOG_DIAMETER, DETECTOR_OU
 enum { CANDIDATE_LOGIT = 0, CANDIDATE_TEXTURE, CANDIDATE_LOG_DIAMETER, CANDIDATE_ATTENTION, CANDIDATE_OUTPUTS };
 
 enum { GATE_WHOLE = 0, GATE_SLICE, GATE_EXTENTS };
+#define GATE_TURNS 4 /* the frame as it is, upside down, back to front, both: one batch */
 
 /* Where an output of candidate.onnx comes out: of the trunk (once a candidate) or of the tail (once a pass). */
 struct candidate_port {
@@ -33,10 +34,11 @@ struct infer_model {
     struct graph *gate; /* NULL = the model has none */
     int gate_output;
     double gate_limits[GATE_EXTENTS][INFER_GATE_CHANNELS]; /* root mean square error, [whole, slice][channel] */
+    double gate_turned_limit, gate_repeated_limit;
 };
 
-/* gate.c: judges a frame by its reconstruction, of the same shape. */
-void infer_gate_judge(const struct infer_model *model, const float *frame, const float *again,
+/* gate.c: judges a frame by its reconstructions; both are GATE_TURNS frames. */
+void infer_gate_judge(const struct infer_model *model, const float *frames, const float *again,
                       struct infer_gate_result *out);
 
 /* split.c: cuts candidate.onnx in two and fills trunk, tail, tail_sources, candidate_outputs. */

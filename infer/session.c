@@ -42,8 +42,8 @@ struct infer_session *infer_session_new(const struct infer_model *model, const s
     session->model = model;
     session->threads = thread_count(config);
     struct shape tile = cube(model->tile), crop = cube(model->side);
-    struct shape frame = {.rank = 5,
-                          .dims = {1, INFER_GATE_CHANNELS, INFER_GATE_SLICES, INFER_GATE_ROWS, INFER_GATE_COLUMNS}};
+    struct shape frame = {
+        .rank = 5, .dims = {GATE_TURNS, INFER_GATE_CHANNELS, INFER_GATE_SLICES, INFER_GATE_ROWS, INFER_GATE_COLUMNS}};
     if (stage_new(model->detector, &tile, session->threads, false, &session->detector, err) &&
         stage_new(model->trunk, &crop, session->threads, false, &session->trunk, err) &&
         (!model->gate || stage_new(model->gate, &frame, 1, false, &session->gate, err)))

@@ -105,7 +105,7 @@ static int folder_make(void **state) {
 
 static int folder_remove(void **state) {
     (void)state;
-    static const char *const names[] = {"model.json", "detector.onnx", "candidate.onnx"};
+    static const char *const names[] = {"model.json", "detector.onnx", "candidate.onnx", "gate.onnx"};
     char path[512];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(path, sizeof path, "%s/%s", root, names[i]);
@@ -170,11 +170,18 @@ static void model_json_is_checked(void **state) {
          "\"review\": {\"mutual_information_nats\": 0.1, \"reviewed\": {\"findings\": 3, \"wrong\": 4}}, \"name\"",
          ERR_INPUT, "wrong"},
         {"\"side\": ", "\"side\": 1", ERR_INPUT, "side"},
+        {"\"gate\": ", "\"gate\": 7, \"x\": ", ERR_INPUT, "gate is missing or no object"},
+        {"\"limits\": ", "\"limit\": ", ERR_INPUT, "limits"},
+        {"\"whole\": [", "\"whole\": [1, ", ERR_INPUT, "whole is no list of 4"},
+        {"\"slice\": [", "\"slice\": 5, \"x\": [", ERR_INPUT, "slice is no list of 4"},
+        {"\"slice\": [\n    0.", "\"slice\": [\n    -0.", ERR_INPUT, "slice holds what is no limit"},
+        {"\"file\": \"gate.onnx\"", "\"file\": \"candidate.onnx\"", ERR_INPUT, "digest"},
         {"{", "", ERR_INPUT, "not a JSON object"},
         {"{", "[", ERR_INPUT, "not a JSON object"},
     };
     copy_in("detector.onnx");
     copy_in("candidate.onnx");
+    copy_in("gate.onnx");
     struct err err = {0};
     struct infer_model *model =
         open_edited("\"name\"",

@@ -152,6 +152,9 @@ def main():
                           "side": SIDE, "dropout": DROPOUT},
             "calibration": fitted["calibration"], "operating_point": fitted["operating_point"],
             "passes": 30}
+    if (out / "model.json").exists():      # train_gate.py's entry
+        before = json.loads((out / "model.json").read_text())
+        text.update({k: before[k] for k in ("gate",) if k in before})
     (out / "model.json").write_text(json.dumps(text, indent=1) + "\n")
     print(json.dumps({k: np.sum([np.prod(p.shape) for p in n.parameters()]).item()
                       for k, n in (("detector", detector), ("candidate", candidate))}))

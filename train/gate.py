@@ -146,6 +146,12 @@ class Autoencoder(nn.Module):
 # ---- the score, as infer/gate.c computes it ----------------------------------------------------------
 
 EXTENTS = ("whole", "slice")
+TURNS = ([], [2], [3], [2, 3])   # the frame as it is, upside down, back to front, both
+
+
+def turned(frames):
+    """[4][N]...: the frames in each of TURNS."""
+    return torch.stack([torch.flip(frames, axes) for axes in TURNS])
 
 
 def errors(frames, again):
@@ -156,6 +162,39 @@ def errors(frames, again):
     return torch.stack([whole, worst], 1).sqrt()
 
 
-def scores(errors_of, limits):
-    """[N]: the greatest error relative to its limit; above 1 is out of distribution."""
-    return (errors_of / limits).flatten(1).amax(1)
+def turn_ratio(errors_of):
+    """[4][N][2][4] of TURNS -> [N]: error in density and lung as the frame is, over the least when it
+    is turned over. Above 1 the network knows the frame better turned over."""
+    drawn = errors_of[:, :, 0, :2].square().sum(2).sqrt()
+    return drawn[0] / drawn[1:].amin(0)
+
+
+def repeat_ratio(frames):
+    """[N]: median over the slices of a frame that hold lung of their mean step from slice to slice,
+    over the least of them; 1000 at most, which is what slices without any step get."""
+    lung, step = frames[:, 1].sum((2, 3)), frames[:, 3].sum((2, 3))
+    out = []
+    for n in range(len(frames)):
+        used = lung[n] > 0.25 * lung[n].max()
+        steps = (step[n][used] / lung[n][used]).sort()[0]
+        middle = steps[len(steps) // 2] if len(steps) else torch.tensor(0.0)
+        out.append(min(1000.0, (middle / max(steps[0].item(), 1e-9)).item()) if middle > 0 else 0.0)
+    return torch.tensor(out)
+
+
+def parts(frames, network):
+    """[N][10]: errors (whole, then slice), turn ratio, repeat ratio."""
+    all_turns = turned(frames)
+    errors_of = torch.stack([errors(f, network(f)) for f in all_turns])
+    return torch.cat([errors_of[0].flatten(1), turn_ratio(errors_of)[:, None],
+                      repeat_ratio(frames)[:, None]], 1)
+
+
+def limits_of(text):
+    """The limits of parts() as model.json has them."""
+    return torch.tensor(text["whole"] + text["slice"] + [text["turned"], text["repeated"]])
+
+
+def scores(parts_of, limits):
+    """[N]: the greatest part relative to its limit; above 1 is out of distribution."""
+    return (parts_of / limits).amax(1)

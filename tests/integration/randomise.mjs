@@ -87,6 +87,8 @@ export function randomiseModel(modelJson, folder, seed = 1) {
     stage.sha256 = createHash('sha256').update(graph).digest('hex');
     writeFileSync(path.join(folder, stage.file), graph);
   }
+  if (model.gate) // as it is: whether a study is judged at all does not depend on what is found in it
+    writeFileSync(path.join(folder, model.gate.file), readFileSync(path.join(path.dirname(modelJson), model.gate.file)));
   writeFileSync(path.join(folder, 'model.json'), JSON.stringify(model, null, 1));
   return changed;
 }
