@@ -178,9 +178,9 @@ export async function soak(context, options) {
   const whole = options.chests ? await chest(path.join(folder, 'chest')) : [];
   const world = await World.open(folder, options.settings);
   context.onEnd(async (failure) => {
-    if (failure) console.log(world.appliance.log().split('\n').slice(-25).join('\n'));
     await world.appliance.stop();
     await world.pacs.kill();
+    if (failure) console.log(world.appliance.log().split('\n').slice(-25).join('\n'));
   });
   step(`the appliance and the PACS are up; seed ${seed}`);
   const ledger = new Ledger();
