@@ -127,7 +127,11 @@ stage_viewer() {
 
 stage_browser() { run_scripts node tests/browser/*.test.mjs; }
 stage_integration() { run_scripts node tests/integration/*.test.mjs; }
-stage_reliability() { run_scripts node tests/reliability/*.test.mjs; }
+
+stage_reliability() {
+    compile release all reliability_tools || return
+    run_scripts node tests/reliability/*.test.mjs
+}
 
 summary() { # results-file...
     cat "$@" | cut -f1 | sort | uniq -c |

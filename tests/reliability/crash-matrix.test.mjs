@@ -5,7 +5,7 @@
 //   PULMO_CRASH=full ...                                    all points of all phases (`make crash`)
 //   PULMO_CRASH_LIST=1 ...                                  lists the points
 //   PULMO_CRASH_SEED=7 ...                                  another share (default: the day's number)
-//   PULMO_CRASH_PHASE=signing PULMO_CRASH_POINT=12 ...      these phases (name;name), this point
+//   PULMO_CRASH_PHASE=signing PULMO_CRASH_POINT=12-15 ...   these phases (name;name), these points
 
 import assert from 'node:assert/strict';
 import { cpus } from 'node:os';
@@ -14,13 +14,13 @@ import { skip } from '../integration/scenario.mjs';
 import { Ledger, checkSight, checkStore } from './crash-check.mjs';
 import { Slices, chest } from './crash-instances.mjs';
 import { Lab, STRACED, missing } from './crash-lab.mjs';
-import { phases, prepare } from './crash-phases.mjs';
+import { needsChest, phases, prepare } from './crash-phases.mjs';
 import { generator, shuffled } from './crash-seed.mjs';
 
 const full = process.env.PULMO_CRASH === 'full';
 const { seed, random } = generator();
 const onlyPhases = process.env.PULMO_CRASH_PHASE?.split(';');
-const onlyPoint = Number(process.env.PULMO_CRASH_POINT ?? 0);
+const onlyPoints = process.env.PULMO_CRASH_POINT?.split('-').map(Number);
 const cores = Math.min(4, cpus().length);
 const LANES_EACH = 3;
 const LATE_TRIES = 4;
@@ -97,8 +97,8 @@ async function runPhase(lab, phase) {
   const both = points.flatMap((_, index) => ['before', 'after'].map((side) => ({ point: index + 1, side })));
   const bounded = !full && phase.seconds !== undefined;
   let targets = bounded ? shuffled(both, random) : [...both];
-  if (onlyPoint) targets = both.filter(({ point }) => point === onlyPoint);
-  const tally = await killAll(lanes, phase, targets, bounded && !onlyPoint ? phase.seconds : Infinity);
+  if (onlyPoints) targets = both.filter(({ point }) => point >= onlyPoints[0] && point <= onlyPoints.at(-1));
+  const tally = await killAll(lanes, phase, targets, bounded && !onlyPoints ? phase.seconds : Infinity);
   let { killed, late } = tally;
   for (let tries = 0; late.length && tries < LATE_TRIES; tries++) { // threads took another order: fewer calls that time
     const again = await killAll(lanes, phase, [...late], Infinity);
@@ -119,7 +119,8 @@ async function main() {
   const total = { points: 0, killed: 0 };
   try {
     const slices = await Slices.open(path.join(lab.folder, 'slices'));
-    const prepared = await prepare(lab, { slices, chest: await chest(path.join(lab.folder, 'chest-files')) });
+    const whole = !onlyPhases || onlyPhases.some(needsChest);
+    const prepared = await prepare(lab, { slices, chest: whole && (await chest(path.join(lab.folder, 'chest-files'))) });
     console.log(`prepared in ${((Date.now() - began) / 1000).toFixed(1)} s; seed ${seed}${full ? ', all points' : ''}`);
     for (const phase of phases({ slices, prepared })) {
       if (onlyPhases && !onlyPhases.includes(phase.name)) continue;

@@ -153,7 +153,10 @@ async function formerStore(lab, prepared) {
   prepared.former = { folder: await lab.keep(lane, 'former'), before: state.instances.map(({ sop, content }) => `${sop} ${content}`), state };
 }
 
-/** Prepared folders, each from the one before: they are what the appliance itself made. */
+/** Whether a phase needs more than a small study that was received: what the chest's analysis, of seconds, makes. */
+export const needsChest = (name) => !/^(first start|reception|analysis, refused study|decoding)/.test(name);
+
+/** Prepared folders, each from the one before: they are what the appliance itself made. Without a chest only `small`. */
 export async function prepare(lab, { slices, chest }) {
   const [lane] = lab.lanes;
   const ledger = new Ledger();
@@ -165,12 +168,15 @@ export async function prepare(lab, { slices, chest }) {
   await web.line(LISTENING);
   assert.equal(await web.stop(), 0);
   const fresh = await lab.keep(lane, 'fresh');
-  await receive(lane, ledger, undefined, { associations: [chest] });
-  await keep('chest');
+  if (chest) {
+    await receive(lane, ledger, undefined, { associations: [chest] });
+    await keep('chest');
+  }
   await lane.reset(fresh);
   ledger.stored.clear();
   await receive(lane, ledger, undefined, { associations: [slices.study(1, 4)] });
   await keep('small');
+  if (!chest) return prepared;
   await receive(lane, ledger, undefined, { associations: [chest] });
   await work(lane, ledger, undefined, { only: 'work', kind: ANALYSE });
   await work(lane, ledger, undefined, { only: 'decode', kind: DECODE });
@@ -219,7 +225,7 @@ function checkMigration(then) {
 /** The phases in the order of a study's way. `seconds`: what the bounded run may spend on one; none = all of its points. */
 export function phases({ slices, prepared }) {
   const { small, chest, analysed, returned, signing, former, saved, results } = prepared;
-  const waiting = former.state.outbox.filter(open).length;
+  const waiting = former?.state.outbox.filter(open).length;
   const first = slices.make(2, 1);
   const one = [
     [first, slices.make(2, 2), slices.make(1, 5)],
@@ -262,7 +268,7 @@ export function phases({ slices, prepared }) {
         assert.equal(count(state.outbox, { result: results.refused, name: 'signed-sr.dcm', state: 'queued' }), 1);
       } },
     { name: 'migration from version 1', process: 'scp', ...former, seconds: 6,
-      run: (lane, ledger, trace) => sendResults(lane, ledger, trace, waiting), check: checkMigration(former.state) },
+      run: (lane, ledger, trace) => sendResults(lane, ledger, trace, waiting), check: checkMigration(former?.state) },
     ...(prepared.hasBackup ? [
       { name: 'backup', process: 'backup', ...returned, seconds: 4, run: (lane, ledger, trace) => backUp(lane, ledger, trace, {}), check: nothing },
       { name: 'backup into a former one', process: 'backup', ...saved, seconds: 4,
