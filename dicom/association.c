@@ -96,6 +96,8 @@ bool association_take(struct listener *listener, int wait_ms, struct association
     struct association *association = pulmo_alloc(1, sizeof *association, err);
     if (association == NULL || taken.control < 0) {
         close(taken.socket);
+        if (taken.control >= 0) /* or the peer would wait for ever */
+            close(taken.control);
         free(association);
         return association != NULL; /* out of descriptors: this peer is turned away, the listener lives on */
     }
@@ -242,6 +244,8 @@ void association_close(struct association *association) {
         shim_dul_free(association->dul, association->ending == ENDING_ABORT);
     if (association->socket >= 0)
         close(association->socket);
+    if (association->dul == NULL && association->control >= 0)
+        shutdown(association->control, SHUT_RDWR); /* DCMTK, out of memory, may have lost the other descriptor */
     if (association->control >= 0)
         close(association->control);
     if (association->is_client)

@@ -65,16 +65,25 @@ static bool aside_find(const char *path, char name[256], struct err *err) {
     return true;
 }
 
-static bool has_contents(const char *folder) {
+static bool has_files(const char *folder, const char *name) {
     char path[PATH_SIZE];
-    for (unsigned index = 0; index < 256; index++) {
-        snprintf(path, sizeof path, "%s/blobs/%02x", folder, index);
-        PULMO_SCOPED(folder_close_at) DIR *blobs = opendir(path);
-        for (struct dirent *entry; blobs && (entry = readdir(blobs));)
-            if (entry->d_name[0] != '.')
-                return true;
-    }
+    path_of(folder, name, path);
+    PULMO_SCOPED(folder_close_at) DIR *files = opendir(path);
+    for (struct dirent *entry; files && (entry = readdir(files));)
+        if (entry->d_name[0] != '.')
+            return true;
     return false;
+}
+
+/* Both are filled by stores whose database was there before. */
+static bool has_contents(const char *folder) {
+    char name[16];
+    bool found = has_files(folder, "journal");
+    for (unsigned index = 0; !found && index < 256; index++) {
+        snprintf(name, sizeof name, "blobs/%02x", index);
+        found = has_files(folder, name);
+    }
+    return found;
 }
 
 static bool refuse(const char *folder, const char *what, struct err *err) {

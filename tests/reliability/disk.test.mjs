@@ -309,13 +309,16 @@ time.sleep(600)`, path.join(lane.data, 'pulmo.db')]);
 
   /** Bits of a stored instance flip: its job fails with a sentence, health tells it; sent again, all is well. */
   async flipped(context, slices) {
-    const lane = await Lane.open(path.join(context.folder, 'flipped'), { quiet_ms: 1500, attempts_max: 1 });
+    const lane = await Lane.open(path.join(context.folder, 'flipped'), { quiet_ms: 4000, attempts_max: 1 });
     context.onEnd(() => lane.pacs.process.kill());
     const ledger = new Ledger();
     const appliance = await started(context, lane);
     const instances = slices.study(1, 3);
     assert.ok(await ledger.send(appliance.dicom, instances));
-    const blobs = filesBelow(path.join(lane.data, 'blobs'));
+    const blobs = await until('the contents do not leave the journal', 4, () => {
+      const there = filesBelow(path.join(lane.data, 'blobs'));
+      return there.length === instances.length && there;
+    });
     const file = openSync(blobs[0], 'r+');
     const bytes = readFileSync(blobs[0]);
     writeSync(file, Buffer.from([bytes[bytes.length - 100] ^ 4]), 0, 1, bytes.length - 100);
