@@ -104,7 +104,8 @@ static int purge_lock(const char *store_folder, struct err *err) {
 
 /* ---- the snapshot ------------------------------------------------------------------------------------ */
 
-/* VACUUM INTO is one read transaction: writers go on, and what it writes is the state of one moment. */
+/* VACUUM INTO is one read transaction: writers go on, and what it writes is the state of one moment. What the snapshot
+ * names and what still lay in the reception journal is a file after the checkpoint. */
 static bool snapshot_take(struct backup *backup, struct err *err) {
     char made[BACKUP_PATH_SIZE], name[BACKUP_NAME_SIZE], path[BACKUP_PATH_SIZE];
     const char *folder = backup->config->folder;

@@ -40,7 +40,8 @@ struct backup_copied {
 bool backup_copy(const char *from, const char *to, unsigned mode, struct backup_copied *out,
                  struct err *err) PULMO_MUST_USE;
 
-/* A database file as it is: no migration. flags: SQLITE_OPEN_READONLY or SQLITE_OPEN_READWRITE. */
+/* A database file as it is: no migration. Its store's folder is the one that the file lies in. flags:
+ * SQLITE_OPEN_READONLY or SQLITE_OPEN_READWRITE. */
 struct store *backup_database_open(const char *path, int flags, struct err *err);
 
 struct backup_table {
@@ -90,5 +91,7 @@ struct backup_sql {
 bool backup_contents_sql(struct store *database, struct backup_sql *out, struct err *err) PULMO_MUST_USE;
 /* *purges = images of this database may have been purged. */
 bool backup_knows_purges(struct store *database, bool *purges, struct err *err) PULMO_MUST_USE;
+/* *journal = contents of its instances may lie in the reception journal. */
+bool backup_knows_journal(struct store *database, bool *journal, struct err *err) PULMO_MUST_USE;
 
 #endif

@@ -115,9 +115,11 @@ struct store *backup_database_open(const char *path, int flags, struct err *err)
     if (!store)
         return NULL;
     store->watch = store->holder_file = -1;
-    char *name = strdup(path);
-    store->config.folder = name;
-    if (!name || sqlite3_open_v2(path, &store->database, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) {
+    char *folder = strdup(path);
+    store->config.folder = folder;
+    if (folder && strrchr(folder, '/'))
+        *strrchr(folder, '/') = '\0';
+    if (!folder || sqlite3_open_v2(path, &store->database, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) {
         err_set(err, ERR_IO, "cannot open the database %s", path);
         return NULL;
     }

@@ -59,6 +59,15 @@ bool backup_knows_purges(struct store *database, bool *purges, struct err *err) 
     return true;
 }
 
+bool backup_knows_journal(struct store *database, bool *journal, struct err *err) {
+    int64_t tables = 0;
+    if (!sql_integer(database, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'journal'",
+                     SQL_NO_VALUES, &tables, err))
+        return false;
+    *journal = tables > 0;
+    return true;
+}
+
 #define CONTENTS(images)                                                                                      \
     "SELECT blob_sha256, blob_size FROM instance" images " UNION SELECT blob_sha256, blob_size FROM artifact" \
     " UNION SELECT blob_sha256, blob_size FROM study_artifact"

@@ -2,6 +2,7 @@
 #include "store/audit.h"
 #include "store/backup.h"
 #include "store/blob.h"
+#include "store/journal.h"
 #include "store/migrate.h"
 
 #include <errno.h>
@@ -33,11 +34,13 @@ static bool read_numbers(struct store *database, struct store_inspection *out, s
                        SQL_NO_VALUES, &out->last_audit_ms, err);
 }
 
-static void read_content(const char *folder, const char *sha256, int64_t size, struct store_inspection *out) {
+static void read_content(struct store *database, bool journal, const char *sha256, int64_t size,
+                         struct store_inspection *out) {
     PULMO_SCOPED(bytes_free) struct bytes content = {0};
     struct err why = {0};
     out->contents++;
-    if (blob_read(folder, sha256, size, &content, &why))
+    if (journal ? journal_read(database, sha256, size, &content, &why)
+                : blob_read(database->config.folder, sha256, size, &content, &why))
         return;
     if (!out->contents_bad++)
         snprintf(out->content_fault, sizeof out->content_fault, "%s", why.text);
@@ -51,11 +54,10 @@ static void read_content(const char *folder, const char *sha256, int64_t size, s
     " (SELECT id FROM result WHERE study_uid IN newest)"                                   \
     " UNION SELECT blob_sha256, blob_size FROM study_artifact WHERE study_uid IN newest"
 
-static bool read_contents(struct store *database, const char *folder, int64_t studies, struct store_inspection *out,
-                          struct err *err) {
+static bool read_contents(struct store *database, int64_t studies, struct store_inspection *out, struct err *err) {
     static const char all[] = NEWEST_CONTENTS(""), kept[] = NEWEST_CONTENTS(" AND purged_ms IS NULL");
-    bool purges = false;
-    if (!backup_knows_purges(database, &purges, err))
+    bool purges = false, journal = false;
+    if (!backup_knows_purges(database, &purges, err) || !backup_knows_journal(database, &journal, err))
         return false;
     PULMO_SCOPED(sql_done_at)
     sqlite3_stmt *statement = sql_prepare(database, purges ? kept : all, SQL_VALUES(sql_int(studies)), err);
@@ -66,7 +68,7 @@ static bool read_contents(struct store *database, const char *folder, int64_t st
         if (!row)
             return true;
         sql_column_text(statement, 0, sha256, sizeof sha256);
-        read_content(folder, sha256, sqlite3_column_int64(statement, 1), out);
+        read_content(database, journal, sha256, sqlite3_column_int64(statement, 1), out);
     }
     return false;
 }
@@ -84,8 +86,7 @@ bool store_inspect(const char *folder, int64_t studies, struct store_inspection 
     PULMO_SCOPED(store_close_at) struct store *database = backup_database_open(path, SQLITE_OPEN_READONLY, err);
     if (!database || !sql_integer(database, "PRAGMA user_version", SQL_NO_VALUES, &inspection.version, err) ||
         !read_integrity(database, &inspection, err) || !read_numbers(database, &inspection, err) ||
-        !audit_verify(database, NULL, &inspection.audit, err) ||
-        !read_contents(database, folder, studies, &inspection, err))
+        !audit_verify(database, NULL, &inspection.audit, err) || !read_contents(database, studies, &inspection, err))
         return false;
     *out = inspection;
     return true;

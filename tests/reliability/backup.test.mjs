@@ -95,11 +95,14 @@ async function fullTarget(lane, step) {
 
 /** Killed at random instants: the former backup stays whole until the new one is, and the next run ends what was begun. */
 async function killedBackups(lane, ledger, slices, port, step) {
+  const began = Date.now();
+  assert.equal((await outcome('backup', lane.backup, '-c', lane.config)).status, 0);
+  const took = Date.now() - began;
   let cut = 0;
   for (let kill = 0; kill < KILLS; kill++) {
     assert.ok(await ledger.send(port, slices.study(2000 + kill, 12)));
     const victim = new Process([program, 'backup', lane.backup, '-c', lane.config]);
-    await sleep(10 + Math.random() * 150);
+    await sleep(Math.random() * took);
     if (victim.alive) cut++;
     await victim.kill();
     const { status, err } = await outcome('restore', lane.backup, '--check');
