@@ -154,7 +154,7 @@ async function formerStore(lab, prepared) {
 }
 
 /** Whether a phase needs more than a small study that was received: what the chest's analysis, of seconds, makes. */
-export const needsChest = (name) => !/^(first start|reception|analysis, refused study|decoding)/.test(name);
+export const needsChest = (name) => !/^(first start|reception|analysis, refused study|decoding|migration)/.test(name);
 
 /** Prepared folders, each from the one before: they are what the appliance itself made. Without a chest only `small`. */
 export async function prepare(lab, { slices, chest }) {
@@ -168,6 +168,8 @@ export async function prepare(lab, { slices, chest }) {
   await web.line(LISTENING);
   assert.equal(await web.stop(), 0);
   const fresh = await lab.keep(lane, 'fresh');
+  await formerStore(lab, prepared);
+  await lane.reset(fresh);
   if (chest) {
     await receive(lane, ledger, undefined, { associations: [chest] });
     await keep('chest');
@@ -189,7 +191,6 @@ export async function prepare(lab, { slices, chest }) {
   await keep('returned');
   await read(lane, ledger, undefined, { judged: analysed, signed: [refused] });
   await keep('signing');
-  await formerStore(lab, prepared);
   if (prepared.hasBackup) {
     await lane.reset(prepared.returned.folder);
     assert.equal((await tool(lane, null, 'backup', lane.backup, '-c', lane.config)).status, 0);
