@@ -138,7 +138,7 @@ async function main() {
   await lab.close({ keep: failure !== null });
   if (failure) {
     console.log(`crash matrix FAILED; its folder is ${failure.lane?.folder ?? lab.folder}`);
-    console.log(failure.stack);
+    console.log(`${failure.message}\n${failure.stack}`);
     process.exit(1);
   }
   console.log(`crash matrix: ${total.killed} of ${total.points} kills done and checked in ${((Date.now() - began) / 1000).toFixed(0)} s`);
