@@ -15,6 +15,7 @@
 #include "store/blob.h"
 #include "store/complete.h"
 #include "store/handle.h"
+#include "store/journal.h"
 #include "store/version.h"
 
 #define REMOVE_BATCH 16 /* files in one write transaction: receivers wait for it */
@@ -195,11 +196,20 @@ static bool purge_rows(struct store *store, const struct store_purge_rule *rule,
            purge_audit(store, purged, rule->why, err) && sql_commit(&transaction, err);
 }
 
+/* What still lies in the reception journal would be a file again when it is moved on: only files are given up. */
+static bool from_journal(struct store *store, const char *study_uid, struct err *err) {
+    bool waiting = false;
+    return journal_holds_study(store, study_uid, &waiting, err) &&
+           (!waiting || journal_checkpoint_study(store, study_uid, err));
+}
+
 bool store_retention_purge(struct store *store, const struct store_purge_rule *rule, struct store_purged *out,
                            struct err *err) {
     PULMO_SCOPED(images_free) struct images images = {0};
     struct store_purged purged = {0};
     if (!eligible_find(store, rule->confirmed_before_ms, purged.study_uid, err))
+        return false;
+    if (*purged.study_uid && !from_journal(store, purged.study_uid, err))
         return false;
     if (*purged.study_uid && !images_read(store, purged.study_uid, &images, err))
         return false;
