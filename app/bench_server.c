@@ -89,7 +89,7 @@ static bool config_write(const struct plan *plan, const char *text, struct err *
     return bytes_write_file(plan->config, text, strlen(text), false, err);
 }
 
-/* No study becomes complete while it is measured: nothing is analysed beside. */
+/* Reception alone, as the peers are: nothing is decoded or analysed beside. */
 static bool plan_pulmo(struct plan *plan, const struct bench_server *server, struct err *err) {
     char text[4096];
     uint16_t https = 0;
@@ -99,8 +99,8 @@ static bool plan_pulmo(struct plan *plan, const struct bench_server *server, str
              "data_folder = %s/data\ndicom_port = %u\nhttps_port = %u\nhttps_bind = 127.0.0.1\nquiet_ms = 3600000\n"
              "associations_max = 64\ndisk_reserve_mb = 64\n",
              plan->folder, server->port, https);
-    memcpy(plan->arguments, (const char *const[]){"/proc/self/exe", "serve", "-c", plan->config, NULL},
-           5 * sizeof *plan->arguments);
+    memcpy(plan->arguments, (const char *const[]){"/proc/self/exe", "serve", "-c", plan->config, "--only", "scp", NULL},
+           7 * sizeof *plan->arguments);
     return config_write(plan, text, err);
 }
 

@@ -24,6 +24,8 @@
 static const int associations[] = {1, 4, 16};
 #define CASES (2 * (int)(sizeof associations / sizeof *associations)) /* with TCP_NODELAY, then without */
 
+#define WARM_UP_CASE 4 /* 16 associations */
+
 /* One measurement, and those of all rounds. */
 struct figure {
     double rate_s, echo_p99_ms, echo_max_ms;
@@ -154,6 +156,16 @@ static bool measure(const struct bench *bench, const struct bench_server *server
            (echo->failed == 0 || err_set(err, ERR_NETWORK, "%zu C-ECHO to %s failed", echo->failed, server->name));
 }
 
+/* One load that does not count: databases, journals and caches of all receivers are then as they are in use. */
+static bool warm_up(const struct bench *bench, struct err *err) {
+    for (int receiver = 0; receiver < BENCH_RECEIVERS; receiver++) {
+        struct figure ignored = {0};
+        if (bench->servers[receiver].process && !measure(bench, &bench->servers[receiver], WARM_UP_CASE, &ignored, err))
+            return false;
+    }
+    return true;
+}
+
 /* Each round begins with another receiver, so that none always comes after a certain other. */
 static bool round_run(struct bench *bench, int64_t round, struct err *err) {
     if (!bench_floor_measure(bench->folder, bench->instance_size, &bench->floors[round], err))
@@ -233,10 +245,10 @@ static bool bench_run_all(struct bench *bench, const char *folder, struct err *e
         if (!bench->servers[index].process)
             fprintf(stderr, "%s is not installed: skipped\n", bench->servers[index].name);
     }
-    for (int64_t round = 0; round < bench->rounds; round++)
-        if (!round_run(bench, round, err))
-            return false;
-    return true;
+    bool good = warm_up(bench, err);
+    for (int64_t round = 0; good && round < bench->rounds; round++)
+        good = round_run(bench, round, err);
+    return good;
 }
 
 /* ---- what came out ----------------------------------------------------------------------------------- */
