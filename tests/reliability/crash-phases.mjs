@@ -183,6 +183,7 @@ export async function prepare(lab, { slices, chest }) {
   await work(lane, ledger, undefined, { only: 'work', kind: ANALYSE });
   await work(lane, ledger, undefined, { only: 'decode', kind: DECODE });
   await keep('analysed');
+  prepared.objects = (await lane.state()).outbox.filter(open).length;
   await sendResults(lane, ledger);
   const { results } = await lane.state();
   const [refused, analysed] = [2, 1].map((wanted) => results.find(({ status }) => status === wanted)?.id);
@@ -253,7 +254,7 @@ export function phases({ slices, prepared }) {
       run: (lane, ledger, trace) => work(lane, ledger, trace, { only: 'decode', kind: DECODE, count: 1 }),
       check: (state) => assert.equal(count(state.jobs, { kind: DECODE, state: 'done' }), 1) },
     { name: 'return of results', process: 'scp', ...analysed, seconds: 6,
-      run: (lane, ledger, trace) => sendResults(lane, ledger, trace, 3), check: checkReturn },
+      run: (lane, ledger, trace) => sendResults(lane, ledger, trace, prepared.objects), check: checkReturn },
     { name: 'reading and request of signatures', process: 'web', ...returned, seconds: 6,
       run: (lane, ledger, trace) => read(lane, ledger, trace, { judged: results.analysed, signed: [results.refused, results.analysed] }),
       check(state, ledger) {
