@@ -122,7 +122,7 @@ class World {
     const children = processTree(this.appliance.pid);
     process.kill(this.appliance.pid, 'SIGKILL');
     const alive = (pid) => { try { return process.kill(pid, 0); } catch { return false; } };
-    await until('orphans do not end', 30, () => !children.some(alive));
+    await until('orphans do not end', 180, () => !children.some(alive));
     this.appliance = await serve(this.folder, this.settings);
   }
 
