@@ -118,11 +118,14 @@ struct asked {
     bool answered, ended;
 };
 
+static void command_free_at(struct command *command) {
+    bytes_free(&command->dataset);
+}
+
 static bool read_message(struct asked *asked, struct err *err) {
-    struct command command;
+    PULMO_SCOPED(command_free_at) struct command command = {.field = 0};
     if (!command_read(asked->association, 0, &command, err))
         return false;
-    PULMO_SCOPED(bytes_free) struct bytes dataset = command.dataset;
     if (command.kind == COMMAND_EVENT)
         return commitment_answer(asked->association, &command, asked->sink, asked->context, err);
     asked->ended = command.kind == COMMAND_RELEASE || command.kind == COMMAND_ABORT;

@@ -51,12 +51,15 @@ static bool take_row(struct asking *asking, const struct command *command, struc
     return asking->row(asking->context, uid, err);
 }
 
+static void command_free_at(struct command *command) {
+    bytes_free(&command->dataset);
+}
+
 /* 0xFF00 and 0xFF01 are pending, 0x0000 is the end, all else a failure: PS3.4 table C.4-1. */
 static bool read_answer(struct asking *asking, struct err *err) {
-    struct command command;
+    PULMO_SCOPED(command_free_at) struct command command = {.field = 0};
     if (!command_read(asking->association, 0, &command, err))
         return false;
-    PULMO_SCOPED(bytes_free) struct bytes dataset = command.dataset;
     if (command.kind == COMMAND_RELEASE || command.kind == COMMAND_ABORT)
         return err_set(err, ERR_NETWORK, "the peer ended the association without an answer");
     if (command.field != (FIELD_FIND | FIELD_RESPONSE) || command.message_id != asking->message_id)
