@@ -21,7 +21,7 @@ import { percentile, store, usage } from './overload-usage.mjs';
 const run = promisify(execFile);
 const full = process.env.PULMO_OVERLOAD === 'full';
 const ABORTS = full ? 100000 : 6000;
-const WARM_UP = full ? { round: 8000, rounds: 6, growth: 1.005 } : { round: 2000, rounds: 6, growth: 1.01 };
+const WARM_UP = full ? { round: 8000, rounds: 6, growth: 1.005 } : { round: 2000, rounds: 8, growth: 1.01 };
 const TOGETHER = 16;
 const HTTPS_SHARE = 8; // one HTTPS connection to so many associations: a handshake costs its client milliseconds
 const SENDERS = 48;
