@@ -64,6 +64,7 @@ def main():
         "VERSION": model["version"], "COPIES": e["froc"]["scans"], "NODULES": e["froc"]["nodules"],
         "AT4": f"{100 * at4:.1f} % ({round(at4 * e['froc']['nodules'])} of "
                f"{e['froc']['nodules']}; 95 % interval {percent(e['froc']['interval']['4'])} %)",
+        "STRICT4": f"{100 * e['strict']['sensitivity']['4']:.1f} %",
         "FROC": froc_table(e), "KINDS": kind_table(e), "HOSTS": host_table(e),
         "CENTRE": e["errors"]["centre_median_mm"], "SIZE": e["errors"]["diameter_mean_absolute_mm"],
         "TEXTURE": e["texture_right"], "MARKS": e["marks_a_scan"],

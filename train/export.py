@@ -21,7 +21,7 @@ import split as splits
 from candidate import SIDE, Candidate
 from detector import Detector
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 DROPOUT = 0.2
 
 
