@@ -33,7 +33,7 @@ void replay_print_configuration(const struct analysis_run *recorded, const struc
                 {"operating_point", recorded->operating_point, configured->operating_point}};
     for (size_t index = 0; index < sizeof rows / sizeof *rows; index++)
         if (rows[index].recorded != rows[index].configured)
-            printf("configuration: %s is %.17g now; the replay takes the recorded %.17g\n", rows[index].name,
+            printf("configuration: %s is %.9g now; the replay takes the recorded %.9g\n", rows[index].name,
                    rows[index].configured, rows[index].recorded);
 }
 

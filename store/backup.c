@@ -27,6 +27,7 @@ struct backup {
     struct store *snapshot; /* the copy in the backup, read only */
     struct store_backup_figures figures;
     int64_t vanished; /* named by the snapshot, gone from the store */
+    struct backup_files_kept files;
 };
 
 static void descriptor_close_at(int *descriptor) {
@@ -238,18 +239,25 @@ static bool content_keep(struct backup *backup, const char *sha256, int64_t size
 /* ---- the rest ---------------------------------------------------------------------------------------- */
 
 static bool file_keep(struct backup *backup, const char *from, const char *base, struct err *err) {
-    char name[BACKUP_NAME_SIZE], to[BACKUP_PATH_SIZE];
+    char name[BACKUP_NAME_SIZE], made[BACKUP_PATH_SIZE], to[BACKUP_PATH_SIZE];
     struct backup_copied copied = {.size = 0};
-    snprintf(name, sizeof name, "files/%s", base);
     if (access(from, F_OK) != 0 && errno == ENOENT)
         return true; /* an installation with a certificate of its own has none of ours */
-    if (!backup_path(backup->config->folder, name, to, err) || !backup_copy(from, to, 0600, &copied, err))
+    if (!backup_path(backup->config->folder, "tmp/file", made, err) || !backup_copy(from, made, 0600, &copied, err))
         return false;
+    char *kept = backup->files.names[backup->files.count++];
+    snprintf(kept, BACKUP_NAME_SIZE, "%s-%s", copied.digest, base);
+    snprintf(name, sizeof name, "files/%.121s", kept);
+    if (!backup_path(backup->config->folder, name, to, err))
+        return false;
+    if (rename(made, to) != 0)
+        return err_set(err, ERR_IO, "cannot rename to %s: %s", to, strerror(errno));
     backup->figures.files++;
     return backup_writer_add(&backup->writer, copied.digest, name, err);
 }
 
 static bool files_keep(struct backup *backup, struct err *err) {
+    backup->files.count = 0;
     char from[BACKUP_PATH_SIZE];
     for (size_t index = 0; index < backup_file_count; index++)
         if (!backup_path(backup->store->config.folder, backup_files[index], from, err) ||
@@ -283,7 +291,8 @@ static bool audit_backup(struct backup *backup, struct err *err) {
 
 static bool backup_tidy(struct backup *backup, struct err *err) {
     const char *folder = backup->config->folder;
-    return backup_prune_databases(folder, backup->head.database, err) &&
+    return backup_prune_files(folder, &backup->files, err) &&
+           backup_prune_databases(folder, backup->head.database, err) &&
            (!backup->config->prune || backup_prune_contents(folder, backup->snapshot, &backup->figures.pruned, err));
 }
 

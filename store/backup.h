@@ -4,9 +4,9 @@
  *   manifest.sha256            written last, by a rename; without it there is no backup
  *   database/<sha256>.db       the snapshot
  *   blobs/ab/<sha256>          as in the store
- *   files/<name>               keys, certificate, configuration
- * A further backup into it adds what is new. All names but those in files/ are digests, so the former backup stays
- * whole until the manifest is replaced. */
+ *   files/<sha256>-<name>      keys, certificate, configuration
+ * A further backup into it adds what is new. All names begin with digests, so the former backup stays whole until the
+ * manifest is replaced, also when the configuration was changed in between. */
 #ifndef PULMO_STORE_BACKUP_H
 #define PULMO_STORE_BACKUP_H
 
@@ -73,7 +73,15 @@ bool backup_writer_add(struct backup_writer *writer, const char *digest, const c
 bool backup_writer_end(struct backup_writer *writer, struct err *err) PULMO_MUST_USE;
 void backup_writer_free(struct backup_writer *writer);
 
-/* After the manifest was replaced: removes the snapshots of former backups, and contents that no row names any more. */
+/* The files that this backup keeps, as they are named in files/. */
+#define BACKUP_FILES_MAX 8
+struct backup_files_kept {
+    char names[BACKUP_FILES_MAX][BACKUP_NAME_SIZE];
+    size_t count;
+};
+/* After the manifest was replaced: removes the files and snapshots of former backups, and contents that no row names
+ * any more. */
+bool backup_prune_files(const char *folder, const struct backup_files_kept *kept, struct err *err) PULMO_MUST_USE;
 bool backup_prune_databases(const char *folder, const char *database, struct err *err) PULMO_MUST_USE;
 bool backup_prune_contents(const char *folder, struct store *snapshot, int64_t *removed,
                            struct err *err) PULMO_MUST_USE;

@@ -19,6 +19,7 @@ struct pruning {
     struct store *snapshot;
     const char *needed_sql;
     const char *database; /* the name of the snapshot's file */
+    const struct backup_files_kept *files;
     int64_t removed;
 };
 
@@ -27,6 +28,14 @@ typedef bool prune_visit(struct pruning *pruning, const char *name, bool *keep, 
 static bool is_database_needed(struct pruning *pruning, const char *name, bool *keep, struct err *err) {
     (void)err;
     *keep = strcmp(name, pruning->database) == 0;
+    return true;
+}
+
+static bool is_file_needed(struct pruning *pruning, const char *name, bool *keep, struct err *err) {
+    (void)err;
+    *keep = false;
+    for (size_t index = 0; index < pruning->files->count; index++)
+        *keep |= strcmp(name, pruning->files->names[index]) == 0;
     return true;
 }
 
@@ -68,6 +77,12 @@ bool backup_prune_databases(const char *folder, const char *database, struct err
     snprintf(name, sizeof name, "%s.db", database);
     struct pruning pruning = {.database = name};
     return backup_path(folder, "database", path, err) && prune_folder(&pruning, path, is_database_needed, err);
+}
+
+bool backup_prune_files(const char *folder, const struct backup_files_kept *kept, struct err *err) {
+    char path[BACKUP_PATH_SIZE];
+    struct pruning pruning = {.files = kept};
+    return backup_path(folder, "files", path, err) && prune_folder(&pruning, path, is_file_needed, err);
 }
 
 bool backup_prune_contents(const char *folder, struct store *snapshot, int64_t *removed, struct err *err) {

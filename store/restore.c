@@ -102,10 +102,11 @@ static void target_of(const struct restore *restore, const char *digest, const c
     snprintf(expected, sizeof expected, "blobs/%.2s/%s", digest, digest);
     if (strcmp(name, expected) == 0)
         snprintf(target, BACKUP_NAME_SIZE, "%s", name);
-    if (strcmp(name, "files/" BACKUP_CONFIG) == 0)
+    snprintf(expected, sizeof expected, "files/%s-" BACKUP_CONFIG, digest);
+    if (strcmp(name, expected) == 0)
         snprintf(target, BACKUP_NAME_SIZE, BACKUP_CONFIG);
     for (size_t index = 0; index < backup_file_count; index++) {
-        snprintf(expected, sizeof expected, "files/%s", backup_files[index]);
+        snprintf(expected, sizeof expected, "files/%s-%s", digest, backup_files[index]);
         if (strcmp(name, expected) == 0)
             snprintf(target, BACKUP_NAME_SIZE, "%s", backup_files[index]);
     }

@@ -638,13 +638,13 @@ static void test_room_for_all_together(void **state) {
     struct association *association = connect_store(&receiver, "1.2.840.10008.1.2.1");
     const int holder = hold_dataset(&receiver, 20000);
     uint16_t status = 0;
-    for (int i = 0; i < 200 && status != 0xA700; i++) { /* until what the holder sent is read */
+    for (int i = 0; i < 2000 && status != 0xA700; i++) { /* until what the holder sent is read */
         usleep(10000);
         status = store_as(association, &small, "2.25.3.1");
     }
     assert_int_equal(status, 0xA700);
     close(holder);
-    for (int i = 0; i < 200 && status != 0; i++) {
+    for (int i = 0; i < 2000 && status != 0; i++) {
         usleep(10000);
         status = store_as(association, &small, "2.25.3.1");
     }

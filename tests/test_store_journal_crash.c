@@ -38,7 +38,9 @@ static void *send_all(void *context) {
     struct err err = {0};
     struct store *store = store_open(&sender->config, &err);
     char *content = malloc(CONTENT_SIZE);
-    for (int64_t number = sender->first + sender->index; store && content; number += SENDERS) {
+    if (!store || !content)
+        _exit(2);
+    for (int64_t number = sender->first + sender->index;; number += SENDERS) {
         struct instance instance;
         instance_number(number, &instance, content);
         if (!store_journal_put(sender->journal, store, &instance, &err))
@@ -46,7 +48,6 @@ static void *send_all(void *context) {
         if (write(sender->pipe_end, &number, sizeof number) != (ssize_t)sizeof number)
             _exit(3);
     }
-    _exit(2);
 }
 
 static void receive(const struct fixture *fixture, int pipe_end, int64_t first) {

@@ -185,8 +185,11 @@ const cases = {
     const { instances, uid } = await lab.next();
     const peer = await lab.connect(instances);
     await lab.store(peer, instances.slice(0, 4)); // and then nothing, on an open association
+    const silent = Date.now();
     await sleep(2 * QUIET_MS);
-    assert.equal((await lab.study(uid)).study.state, 'receiving');
+    const early = await lab.study(uid);
+    if (Date.now() - silent < 1000 * TIMEOUT_S) // a machine that stood still that long has dropped the peer by now
+      assert.equal(early.study.state, 'receiving');
     const { study } = await lab.result(uid);
     peer.abort();
     assert.deepEqual([study.instances, lab.jobs(uid)], [4, 1]);
