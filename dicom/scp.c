@@ -163,6 +163,7 @@ static bool store(struct worker *worker, const struct command *command, uint16_t
         return err_set(err, ERR_INPUT, "SOP class or instance of the data set is not the command's");
     }
     memcpy(instance.calling_aet, worker->request.calling_aet, sizeof instance.calling_aet);
+    instance.association_id = worker->id; /* several of one peer may be open at once */
     memcpy(instance.called_aet, worker->request.called_aet, sizeof instance.called_aet);
     memcpy(instance.peer_address, worker->peer, sizeof instance.peer_address);
     if (!worker->scp->sink(worker->scp->context, &instance, err)) {

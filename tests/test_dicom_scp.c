@@ -24,6 +24,7 @@ struct receiver {
     struct bytes last_part10;
     struct instance last;
     enum err_kind sink_fault;
+    uint64_t opened[4]; /* associations, in turn */
 };
 
 static bool remember(void *context, const struct instance *instance, struct err *err) {
@@ -42,6 +43,8 @@ static bool remember(void *context, const struct instance *instance, struct err 
 static void remember_event(void *context, const struct dicom_event *event) {
     struct receiver *receiver = context;
     pthread_mutex_lock(&receiver->lock);
+    if (event->kind == DICOM_EVENT_ASSOCIATION_OPENED && receiver->events[event->kind] < 4)
+        receiver->opened[receiver->events[event->kind]] = event->association_id;
     receiver->events[event->kind]++;
     if (event->kind == DICOM_EVENT_INSTANCE_REFUSED)
         receiver->last_status = event->status;
@@ -175,6 +178,28 @@ static void test_echo(void **state) {
         assert_int_equal(status, 0);
     await_event(&receiver, DICOM_EVENT_ASSOCIATION_CLOSED, status == -1 ? 1 : 2);
     stop(&receiver);
+}
+
+/* Which association sent an instance decides which studies it holds open: a title and an address do not tell. */
+static void test_instance_names_its_association(void **state) {
+    (void)state;
+    struct receiver receiver;
+    struct bytes file = sample_make(&(struct sample){.number = 1});
+    start(&receiver, &PLAIN);
+    struct association *first = connect_store(&receiver, "1.2.840.10008.1.2.1");
+    assert_int_equal(store_as(first, &file, "2.25.3.1"), 0);
+    struct association *second = connect_store(&receiver, "1.2.840.10008.1.2.1");
+    assert_int_equal(store_as(second, &file, "2.25.3.1"), 0);
+    const uint64_t by_second = receiver.last.association_id;
+    assert_int_equal(store_as(first, &file, "2.25.3.1"), 0);
+    const uint64_t by_first = receiver.last.association_id;
+    association_close(first);
+    association_close(second);
+    stop(&receiver);
+    assert_int_not_equal(by_first, by_second);
+    assert_int_equal(by_first, receiver.opened[0]);
+    assert_int_equal(by_second, receiver.opened[1]);
+    bytes_free(&file);
 }
 
 static void test_store_by_storescu(void **state) {
@@ -738,6 +763,7 @@ static void test_shared_syntaxes(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_echo),
+        cmocka_unit_test(test_instance_names_its_association),
         cmocka_unit_test(test_store_by_storescu),
         cmocka_unit_test(test_every_syntax_is_kept_as_sent),
         cmocka_unit_test(test_preamble_is_not_passed_on),
