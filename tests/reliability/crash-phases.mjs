@@ -125,8 +125,9 @@ const KEPT = ['instances', 'studies', 'jobs', 'results', 'artifacts', 'verdicts'
 async function restore(lane, ledger, trace) {
   await ledger.onRestart?.();
   if (!trace && existsSync(lane.restored)) {
+    const begun = readdirSync(lane.restored).length > 0; // an empty folder is nobody's store yet
     const { status } = await tool(lane, null, 'audit', 'verify', '-c', lane.restoredConfig);
-    if (status === 0) sameRows(await lane.state(lane.restored), await lane.state(), KEPT);
+    if (begun && status === 0) sameRows(await lane.state(lane.restored), await lane.state(), KEPT);
     rmSync(lane.restored, { recursive: true });
   }
   const { status, log } = await tool(lane, trace, 'restore', lane.backup, '--to', lane.restored);
