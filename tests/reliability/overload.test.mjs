@@ -21,7 +21,7 @@ import { percentile, store, usage } from './overload-usage.mjs';
 const run = promisify(execFile);
 const full = process.env.PULMO_OVERLOAD === 'full';
 const ABORTS = full ? 100000 : 6000;
-const WARM_UP = full ? { round: 8000, rounds: 6, growth: 1.005 } : { round: 2000, rounds: 8, growth: 1.01 };
+const WARM_UP = full ? { round: 8000, rounds: 6, growth: 1.005 } : { round: 4000, rounds: 10, growth: 1.01 };
 const TOGETHER = 16;
 const HTTPS_SHARE = 8; // one HTTPS connection to so many associations: a handshake costs its client milliseconds
 const SENDERS = 48;
@@ -188,16 +188,18 @@ async function settled(appliance, data, threads) {
 
 const kilobytes = (all) => Object.entries(all).map(([name, { rssKb }]) => `${name} ${rssKb}`).join(', ');
 
-/** Until a round adds next to nothing: malloc's arenas have had their largest load, and the audit trail has grown beyond the
- *  8 MiB that SQLite keeps of it in memory. */
+/** Until two rounds in turn add next to nothing: malloc's arenas have had their largest load, and the audit trail has grown
+ *  beyond the 8 MiB that SQLite keeps of it in memory. */
 async function warmUp({ step }, ports, look) {
   let now = await look();
+  let calm = 0;
   for (let round = 1; round <= WARM_UP.rounds; round++) {
     const before = now;
     const done = await aborts(ports, WARM_UP.round);
     now = await look();
     step(`${done}, to warm up: ${kilobytes(now)}`);
-    if (Object.keys(now).every((name) => now[name].rssKb <= before[name].rssKb * WARM_UP.growth)) break;
+    calm = Object.keys(now).every((name) => now[name].rssKb <= before[name].rssKb * WARM_UP.growth) ? calm + 1 : 0;
+    if (calm === 2) break;
   }
   return now;
 }
