@@ -1,10 +1,14 @@
-/* Parts of `pulmo bench`: receivers to measure, and what the disk can do. */
+/* The parts of `pulmo bench NAME`, one file each, and what they share: receivers to measure, and what the disk can do.
+ */
 #ifndef PULMO_APP_BENCH_H
 #define PULMO_APP_BENCH_H
 
-#include "pulmo.h"
+#include "app/command.h"
 
 #include <sys/types.h>
+
+/* As commands of the tool; argv[0] = the part's name. */
+extern const struct command bench_ingest;
 
 enum bench_receiver { BENCH_PULMO, BENCH_ORTHANC, BENCH_STORESCP, BENCH_RECEIVERS };
 
