@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 
 OWN_LESIONS = Path(__file__).parent / "own_lesions.json"
@@ -38,10 +39,11 @@ class Copies:
 
 
 def cut(volume, corner, side):
-    """uint8 [side]^3; what lies outside the volume is 0, which is -1024 HU."""
-    out = np.zeros((side,) * 3, np.uint8)
+    """uint8 [side]^3, or of shape `side`; what lies outside the volume is 0, which is -1024 HU."""
+    side = (side,) * 3 if np.isscalar(side) else side
+    out = np.zeros(side, np.uint8)
     low = [max(0, c) for c in corner]
-    high = [min(n, c + side) for n, c in zip(volume.shape, corner)]
+    high = [min(n, c + s) for n, c, s in zip(volume.shape, corner, side)]
     if all(h > l for l, h in zip(low, high)):
         to = tuple(slice(l - c, h - c) for l, h, c in zip(low, high, corner))
         out[to] = volume[tuple(slice(l, h) for l, h in zip(low, high))]
@@ -70,14 +72,89 @@ def flip(crop, points, rng):
     return np.ascontiguousarray(crop), points
 
 
+def random_turn(rng):
+    """(3x3 matrix from a crop's voxels to a copy's, zoom of the content): about z by any angle, the
+    table's and the patient's tilt by a few degrees, a zoom that differs a little between axes."""
+    angle, tilt = rng.uniform(0, 2 * np.pi), rng.normal(0, np.radians(6), 2)
+    c, s = np.cos([angle, *tilt]), np.sin([angle, *tilt])
+    about_z = np.array([[1, 0, 0], [0, c[0], -s[0]], [0, s[0], c[0]]])
+    about_y = np.array([[c[1], 0, -s[1]], [0, 1, 0], [s[1], 0, c[1]]])
+    about_x = np.array([[c[2], -s[2], 0], [s[2], c[2], 0], [0, 0, 1]])
+    zoom = rng.uniform(0.85, 1.2) * rng.uniform(0.97, 1.03, 3)
+    return about_z @ about_y @ about_x @ np.diag(1 / zoom), float(np.prod(zoom) ** (1 / 3))
+
+
+def cut_turned(volume, at, shift, points, side, turn):
+    """A crop through `turn`, in which the copy's voxel `at` lies at the middle less `shift`, and the copy's
+    points in it. Linear interpolation; outside the volume is 0."""
+    middle = (side - 1) / 2
+    centre = np.asarray(at, float) + turn @ shift
+    reach = np.abs(turn).sum(1) * middle + 2
+    low = np.floor(centre - reach).astype(int)
+    box = cut(volume, low.tolist(), tuple(np.ceil(2 * reach + 2).astype(int)))
+    crop = ndimage.affine_transform(box, turn, centre - low - turn @ np.full(3, middle), (side,) * 3,
+                                    order=1)
+    points = (points - centre) @ np.linalg.inv(turn).T + middle
+    return crop, points.astype(np.float32)
+
+
+def soften(x, sigma):
+    """In the plane of a slice only."""
+    return ndimage.gaussian_filter(x, (0, sigma, sigma), truncate=2.5)
+
+
+def thicken(x, thickness, phase):
+    """What slices of `thickness` voxels, the first at -phase, then linear interpolation back, do along z."""
+    reach = int(np.ceil(thickness / 2))
+    box = np.clip((thickness + 1) / 2 - np.abs(np.arange(-reach, reach + 1)), 0, 1)
+    mean = ndimage.correlate1d(x, box / box.sum(), 0, mode="nearest")
+    side = len(x)
+    at = (np.arange(side) + phase) / thickness
+    low = np.floor(at)
+    weight = (at - low).astype(np.float32)[:, None, None]
+
+    def slices(number):                  # a slice's middle lies between two of ours
+        where = np.clip(number * thickness - phase, 0, side - 1)
+        whole = np.minimum(where.astype(int), side - 2)
+        part = (where - whole).astype(np.float32)[:, None, None]
+        return mean[whole] * (1 - part) + mean[whole + 1] * part
+    return slices(low) * (1 - weight) + slices(low + 1) * weight
+
+
+def change_kernel(x, rng):
+    """As a softer or a sharper reconstruction kernel would show it, or as it is."""
+    kind = rng.random()
+    if kind < 0.30:
+        return soften(x, rng.uniform(0.4, 1.0))
+    if kind < 0.55:
+        return x + np.float32(rng.uniform(0.3, 1.2)) * (x - soften(x, 0.9))
+    return x
+
+
+def grain(side, thickness, rng):
+    """Noise of 5 to 60 HU: mottled by the kernel; in thick slices it runs along z."""
+    x = rng.standard_normal((side,) * 3, np.float32)
+    kind = rng.random()
+    if kind < 0.35:
+        x = soften(x, rng.uniform(0.4, 0.9))
+    elif kind < 0.55:                    # the mid frequencies of a sharp kernel's noise
+        x = soften(x, 0.5) - soften(x, 1.3)
+    if thickness > 0:
+        x = thicken(x, thickness, rng.random() * thickness)
+    return x * np.float32(5 * 12 ** rng.random() / 1632 / max(float(x[::4].std()), 1e-6))
+
+
 def change_grey(crop, rng):
-    """float32 0..1 with a little contrast, offset and grain: calibration differs between scanners."""
+    """float32 0..1 as another scanner would show it: kernel, slice thickness, calibration, dose."""
     x = crop.astype(np.float32) / 255.0
     if rng.random() < 0.5:
-        air = x == 0
-        x = x * rng.uniform(0.93, 1.07) + rng.uniform(-0.02, 0.02)
+        air, thickness = crop == 0, rng.uniform(1.2, 4.0) if rng.random() < 0.4 else 0
+        x = change_kernel(x, rng)
+        if thickness:
+            x = thicken(x, thickness, rng.random() * thickness)
+        x = x * np.float32(rng.uniform(0.93, 1.07)) + np.float32(rng.uniform(-0.02, 0.02))
         if rng.random() < 0.5:
-            x += rng.normal(0, rng.uniform(0.002, 0.015), x.shape).astype(np.float32)
+            x += grain(len(x), thickness, rng)
         x = np.clip(x, 0, 1)
         x[air] = 0
     return x

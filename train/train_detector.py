@@ -49,8 +49,8 @@ def choose(copies, hard, rng):
     return volume, findings, crops.random_lung_point(volume, rng)
 
 
-def targets(findings, points, chosen_side=SIDE):
-    """heat, weight of positives, weight of negatives, offset, log diameter per cell."""
+def targets(findings, points, zoom=1.0, chosen_side=SIDE):
+    """heat, weight of positives, weight of negatives, offset, log diameter per cell. zoom: the crop's."""
     heat = np.zeros((CELLS,) * 3, np.float32)
     negative = np.ones((CELLS,) * 3, np.float32)
     offset = np.zeros((3,) + heat.shape, np.float32)
@@ -60,7 +60,7 @@ def targets(findings, points, chosen_side=SIDE):
             continue
         delta = p[:, None, None, None] - CENTRES
         r = np.sqrt((delta**2).sum(0))
-        d = f["mm"]
+        d = f["mm"] * zoom if f["mm"] > 0 else f["mm"]
         if f["kind"] == "ignore":
             negative[r < max(d / 2 + 4, 6)] = 0
             continue
@@ -83,15 +83,25 @@ def targets(findings, points, chosen_side=SIDE):
     return heat, negative, offset, size
 
 
+def draw_crop(volume, at, points, rng):
+    """A crop with `at` up to 20 voxels from its middle, the points in it and its zoom; every second is turned."""
+    shift = rng.uniform(-20, 20, 3)
+    if rng.random() < 0.5:
+        turn, zoom = crops.random_turn(rng)
+        return *crops.cut_turned(volume, at, shift, points, SIDE, turn), zoom
+    corner = np.round(at - SIDE / 2 + shift).astype(int)
+    return crops.cut(volume, corner.tolist(), SIDE), points - corner, 1.0
+
+
 def make_batch(copies, hard, rng, batch):
     images, goals = [], []
     for _ in range(batch):
         volume, findings, at = choose(copies, hard, rng)
-        corner = np.round(at - SIDE / 2 + rng.uniform(-20, 20, 3)).astype(int)
-        points = np.array([f["at"] for f in findings], np.float32).reshape(-1, 3) - corner
-        crop, points = crops.flip(crops.cut(volume, corner.tolist(), SIDE), points, rng)
+        points = np.array([f["at"] for f in findings], np.float32).reshape(-1, 3)
+        crop, points, zoom = draw_crop(volume, at, points, rng)
+        crop, points = crops.flip(crop, points, rng)
         images.append(crops.change_grey(crop, rng)[None])
-        goals.append(targets(findings, points))
+        goals.append(targets(findings, points, zoom))
     stacked = [torch.from_numpy(np.stack(g)) for g in zip(*goals)]
     return torch.from_numpy(np.stack(images)), stacked
 

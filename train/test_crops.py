@@ -1,0 +1,102 @@
+"""Checks that what a crop shows and what its targets say stay together. Runs in seconds, on made-up volumes.
+
+    python3 train/test_crops.py
+"""
+import sys
+
+import numpy as np
+from scipy import ndimage
+
+import crops
+import train_detector
+
+RADIUS = 4.0
+
+
+def check(condition, text):
+    if not condition:
+        sys.exit(f"FAIL {text}")
+    print(f"ok   {text}")
+
+
+def ball(shape, at, radius):
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij")).astype(float)
+    r = np.sqrt(((grid - np.array(at)[:, None, None, None]) ** 2).sum(0))
+    return (20 + 200 * np.clip(radius + 0.5 - r, 0, 1)).astype(np.uint8)
+
+
+def seen(crop):
+    """Centre of what is bright, and the diameter of a ball of its volume."""
+    weight = np.clip(crop.astype(float) - crop.min() - 0.3 * np.ptp(crop), 0, None)
+    size = ((crop.astype(float) - np.median(crop)) / (crop.max() - np.median(crop))).clip(0).sum()
+    return np.array(ndimage.center_of_mass(weight)), 2 * (size * 3 / 4 / np.pi) ** (1 / 3)
+
+
+def turned_crops(rng):
+    far, wrong_size, turned = 0.0, 0.0, 0
+    for _ in range(60):
+        at = rng.uniform(45, 75, 3)
+        volume = ball((120,) * 3, at, RADIUS)
+        crop, points, zoom = train_detector.draw_crop(volume, at, np.array([at], np.float32), rng)
+        crop, points = crops.flip(crop, points, rng)
+        if (points < 8).any() or (points > 56).any() or (crop == 0).any():
+            continue
+        turned += zoom != 1
+        centre, diameter = seen(crop)
+        far = max(far, np.abs(centre - points[0]).max())
+        wrong_size = max(wrong_size, abs(diameter / zoom - (2 * RADIUS + 0.3)))
+    check(turned >= 10, f"{turned} of the crops were turned")
+    check(far < 0.25, f"a point follows its voxel ({far:.3f} voxels)")
+    check(wrong_size < 0.5, f"the zoom says the size ({wrong_size:.2f} voxels of {2 * RADIUS:.0f})")
+
+
+def goals_follow():
+    finding = {"kind": "nodule", "mm": 8.0, "texture": 5, "at": [0, 0, 0]}
+    for zoom in (0.85, 1.2):
+        point = np.array([30.2, 27.9, 33.3], np.float32)
+        heat, negative, offset, size = train_detector.targets([finding], point[None], zoom)
+        cells = np.argwhere(heat > 0)
+        check(len(cells) > 0, f"a nodule has cells at zoom {zoom}")
+        for cell in cells:
+            centre = train_detector.CENTRES[(slice(None), *cell)]
+            check(np.allclose(centre + offset[(slice(None), *cell)], point, atol=1e-4) and
+                  np.isclose(size[tuple(cell)], np.log(8 * zoom)) and negative[tuple(cell)] == 0,
+                  f"cell {cell.tolist()} points at the nodule")
+
+
+def scanner_changes(rng):
+    at = (31.3, 32.2, 30.9)
+    crop = ball((64,) * 3, at, RADIUS)
+    worst = 0.0
+    for _ in range(80):
+        grey = crops.change_grey(crop, rng)
+        check_quietly(grey.dtype == np.float32 and grey.min() >= 0 and grey.max() <= 1)
+        smooth = ndimage.gaussian_filter(grey, 1.5)
+        worst = max(worst, np.abs(np.array(np.unravel_index(smooth.argmax(), smooth.shape)) - at).max())
+    check(worst < 3.1, f"another scanner leaves the nodule where it is ({worst:.1f} voxels)")
+    ramp = np.broadcast_to(np.arange(64, dtype=np.float32)[:, None, None], (64,) * 3)
+    for thickness in (1.2, 2.5, 4.0):
+        moved = np.abs(crops.thicken(ramp, thickness, rng.random() * thickness) - ramp)[6:-6].max()
+        check(moved < 0.1, f"slices of {thickness} do not shift and keep HU ({moved:.3f})")
+    line = np.zeros((64, 4, 4), np.float32)
+    line[32] = 1
+    wide = crops.thicken(line, 4.0, 0)[:, 0, 0]
+    check(wide.max() < 0.3 and abs(wide.sum() - 1) < 0.05, "a slice of 4 mm spreads a line of 1 mm")
+    noise = crops.grain(64, 0, rng)
+    check(5 / 1632 * 0.8 < noise.std() < 60 / 1632 * 1.2, "noise of 5 to 60 HU")
+
+
+def check_quietly(condition):
+    if not condition:
+        sys.exit("FAIL grey values are float32 from 0 to 1")
+
+
+def main():
+    rng = np.random.default_rng(5)
+    turned_crops(rng)
+    goals_follow()
+    scanner_changes(rng)
+
+
+if __name__ == "__main__":
+    main()
