@@ -35,9 +35,10 @@ static bool crop_cut(const struct task *task, const double center_lps_mm[3], flo
 }
 
 /* Repeats the trunk's results for every pass and runs the tail. */
-static bool tail_run(const struct task *task, unsigned worker, size_t index, struct err *err) {
+static bool tail_run(const struct task *task, struct lane *lane, size_t index, struct err *err) {
     const struct infer_model *model = task->session->model;
-    const struct stage *trunk = &task->session->trunk, *tail = infer_session_tail_of(task->session, task->batch);
+    const struct stage *trunk = &lane->session->trunk, *tail = infer_session_tail_of(lane->session, task->batch);
+    unsigned worker = lane->worker;
     const struct infer_candidate_config *config = task->config;
     for (int i = 0; i < model->tail->input_count; i++) {
         const float *from = infer_runner_output(trunk->runners[worker], model->tail_sources[i]);
@@ -51,15 +52,15 @@ static bool tail_run(const struct task *task, unsigned worker, size_t index, str
                                 .seed = config->seed,
                                 .candidate = config->candidate + (uint32_t)index,
                                 .rate = config->dropout};
-    return infer_runner_run(tail->runners[worker], &keys, err);
+    return infer_lane_run(lane, tail->runners[worker], &keys, err);
 }
 
 /* Output `which` of pass `pass`; the trunk's outputs are the same for all. */
-static const float *output_of(const struct task *task, unsigned worker, int which, uint32_t pass, size_t size) {
+static const float *output_of(const struct task *task, const struct lane *lane, int which, uint32_t pass, size_t size) {
     const struct candidate_port *port = &task->session->model->candidate_outputs[which];
     if (!port->in_tail)
-        return infer_runner_output(task->session->trunk.runners[worker], port->index);
-    return infer_runner_output(infer_session_tail_of(task->session, task->batch)->runners[worker], port->index) +
+        return infer_runner_output(lane->session->trunk.runners[lane->worker], port->index);
+    return infer_runner_output(infer_session_tail_of(lane->session, task->batch)->runners[lane->worker], port->index) +
            pass * size;
 }
 
@@ -73,15 +74,15 @@ static void add_textures(const float logits[TEXTURES], double sums[TEXTURES]) {
         sums[i] += weights[i] / total;
 }
 
-static void result_fill(const struct task *task, unsigned worker, struct infer_candidate_result *out) {
+static void result_fill(const struct task *task, const struct lane *lane, struct infer_candidate_result *out) {
     enum { CELLS = INFER_ATTENTION_SIDE * INFER_ATTENTION_SIDE * INFER_ATTENTION_SIDE };
     double textures[TEXTURES] = {0}, diameter = 0, attention[CELLS] = {0};
     struct infer_candidate_result result = {.pass_count = task->config->pass_count ? task->config->pass_count : 1};
     for (uint32_t pass = 0; pass < task->batch; pass++) {
-        result.logits[pass] = *output_of(task, worker, CANDIDATE_LOGIT, pass, 1);
-        add_textures(output_of(task, worker, CANDIDATE_TEXTURE, pass, TEXTURES), textures);
-        diameter += exp((double)*output_of(task, worker, CANDIDATE_LOG_DIAMETER, pass, 1));
-        const float *weights = output_of(task, worker, CANDIDATE_ATTENTION, pass, CELLS);
+        result.logits[pass] = *output_of(task, lane, CANDIDATE_LOGIT, pass, 1);
+        add_textures(output_of(task, lane, CANDIDATE_TEXTURE, pass, TEXTURES), textures);
+        diameter += exp((double)*output_of(task, lane, CANDIDATE_LOG_DIAMETER, pass, 1));
+        const float *weights = output_of(task, lane, CANDIDATE_ATTENTION, pass, CELLS);
         for (int n = 0; n < CELLS; n++)
             attention[n] += (double)weights[n];
     }
@@ -96,13 +97,13 @@ static void result_fill(const struct task *task, unsigned worker, struct infer_c
 }
 
 /* Job: one candidate. */
-static bool candidate_run(void *context, unsigned worker, size_t index, struct err *err) {
+static bool candidate_run(void *context, struct lane *lane, size_t index, struct err *err) {
     struct task *task = context;
-    struct runner *runner = task->session->trunk.runners[worker];
+    struct runner *runner = lane->session->trunk.runners[lane->worker];
     if (!crop_cut(task, task->candidates->items[index].center_lps_mm, infer_runner_input(runner, 0), err) ||
-        !infer_runner_run(runner, NULL, err) || (task->session->model->tail && !tail_run(task, worker, index, err)))
+        !infer_lane_run(lane, runner, NULL, err) || (task->session->model->tail && !tail_run(task, lane, index, err)))
         return err_within(err, "candidate %zu", index);
-    result_fill(task, worker, &task->out[index]);
+    result_fill(task, lane, &task->out[index]);
     return true;
 }
 
@@ -126,14 +127,17 @@ bool infer_candidates(struct infer_session *session, const struct volume *iso, c
                         .candidates = candidates,
                         .config = config,
                         .batch = equal ? 1 : config->pass_count};
-    if (!infer_session_tail(session, task.batch, err))
-        return false;
+    for (unsigned device = 0; device < infer_session_devices(session); device++)
+        if (!infer_session_tail(infer_device(session, device), task.batch, err))
+            return false;
     PULMO_SCOPED(pulmo_free_at)
     struct infer_candidate_result *results = pulmo_alloc(candidates->count, sizeof *results, err);
     if (!results)
         return false;
     task.out = results;
-    if (!infer_workers_run(session->threads, candidates->count, candidate_run, &task, err))
+    const struct devices_work work = {
+        .place = INFER_PLACE_CANDIDATES, .count = candidates->count, .job = candidate_run, .context = &task};
+    if (!infer_devices_run(session, &work, NULL, err))
         return false;
     memcpy(out, results, candidates->count * sizeof *out);
     return true;

@@ -19,14 +19,20 @@ struct detection {
     const struct mask *lungs;
     int64_t cells[3], tiles[3]; /* k, j, i */
     float *maps;                /* [MAP_CHANNELS][k][j][i] */
+    uint8_t *seen;              /* [tile] 1 = not empty */
 };
 
 static void detection_clear(struct detection *detection) {
     free(detection->maps);
+    free(detection->seen);
 }
 
 static int64_t inner_side(const struct infer_model *model) {
     return model->tile - 2 * model->margin;
+}
+
+static size_t tile_count(const struct detection *detection) {
+    return (size_t)(detection->tiles[0] * detection->tiles[1] * detection->tiles[2]);
 }
 
 static bool detection_begin(struct detection *detection, struct err *err) {
@@ -41,7 +47,8 @@ static bool detection_begin(struct detection *detection, struct err *err) {
     detection->maps = pulmo_alloc(MAP_CHANNELS * (size_t)count, sizeof(float), err);
     for (int64_t n = 0; detection->maps && n < MAP_CHANNELS * count; n++)
         detection->maps[n] = EMPTY_LOGIT;
-    return detection->maps != NULL;
+    detection->seen = pulmo_alloc(tile_count(detection), 1, err);
+    return detection->maps && detection->seen;
 }
 
 /* ---- tiles ----------------------------------------------------------------------------------------------------- */
@@ -64,10 +71,10 @@ static void cells_keep(struct detection *detection, const float *tile_map, const
 }
 
 /* Job: one tile. Writes only cells of its own. */
-static bool tile_run(void *context, unsigned worker, size_t index, struct err *err) {
+static bool tile_run(void *context, struct lane *lane, size_t index, struct err *err) {
     struct detection *detection = context;
     const struct infer_model *model = detection->session->model;
-    struct runner *runner = detection->session->detector.runners[worker];
+    struct runner *runner = lane->session->detector.runners[lane->worker];
     int64_t inner = inner_side(model), number = (int64_t)index, tile[3], start[3];
     for (int axis = 2; axis >= 0; axis--) {
         tile[axis] = number % detection->tiles[axis];
@@ -77,7 +84,8 @@ static bool tile_run(void *context, unsigned worker, size_t index, struct err *e
     /* Outside the lungs and their surroundings the prepared volume is empty, and so is the map. */
     if (!infer_frame_cut(detection->iso, start, model->tile, infer_runner_input(runner, 0)))
         return true;
-    if (!infer_runner_run(runner, NULL, err))
+    detection->seen[index] = 1;
+    if (!infer_lane_run(lane, runner, NULL, err))
         return err_within(err, "tile %zu", index);
     int64_t whole = detection->cells[0] * detection->cells[1] * detection->cells[2];
     int64_t side = model->tile / MODEL_STRIDE, volume = side * side * side;
@@ -247,6 +255,32 @@ static bool findings_fill(const struct volume *iso, const struct marks *marks, s
     return true;
 }
 
+static bool tiles_run(struct detection *detection, struct err *err) {
+    struct infer_session *session = detection->session;
+    struct devices_figures figures;
+    const struct devices_work work = {
+        .place = INFER_PLACE_DETECT, .count = tile_count(detection), .job = tile_run, .context = detection};
+    if (!infer_devices_run(session, &work, &figures, err))
+        return false;
+    struct infer_detect_figures made = {.tiles = work.count,
+                                        .wall_ns = figures.wall_ns,
+                                        .busy_ns = figures.busy_ns,
+                                        .lanes = figures.lanes,
+                                        .tiles_stolen = figures.stolen,
+                                        .tiles_again = figures.again};
+    for (size_t n = 0; n < work.count; n++)
+        made.tiles_run += detection->seen[n];
+    uint64_t side = (uint64_t)session->model->tile, voxels = side * side * side;
+    made.voxels = made.tiles * voxels;
+    made.voxels_run = made.tiles_run * voxels;
+    session->detect_figures = made;
+    return true;
+}
+
+void infer_session_detect_figures(const struct infer_session *session, struct infer_detect_figures *out) {
+    *out = session->detect_figures;
+}
+
 bool infer_detect(struct infer_session *session, const struct volume *iso, const struct mask *lungs,
                   struct findings *out, struct err *err) {
     PULMO_SCOPED(detection_clear) struct detection detection = {.session = session, .iso = iso, .lungs = lungs};
@@ -257,8 +291,7 @@ bool infer_detect(struct infer_session *session, const struct volume *iso, const
         return err_set(err, ERR_INPUT, "the lung mask has another grid than the volume");
     if (!detection_begin(&detection, err))
         return false;
-    size_t tiles = (size_t)(detection.tiles[0] * detection.tiles[1] * detection.tiles[2]);
-    if (!infer_workers_run(session->threads, tiles, tile_run, &detection, err) || !find_marks(&detection, &marks, err))
+    if (!tiles_run(&detection, err) || !find_marks(&detection, &marks, err))
         return false;
     suppress(&marks, session->model->candidates_max);
     return findings_fill(iso, &marks, out, err);

@@ -60,6 +60,31 @@ bool infer_backend_limit(const char *instruction_set, struct err *err) PULMO_MUS
 bool infer_detect(struct infer_session *session, const struct volume *iso, const struct mask *lungs,
                   struct findings *out, struct err *err) PULMO_MUST_USE;
 
+/* What the last infer_detect of the session cost: how much of its wall-clock its lanes were inside primitives, and what
+ * the lung mask saved. A lane is one thread of one device. */
+struct infer_detect_figures {
+    size_t tiles, tiles_run;     /* on the volume; those that are not empty, which the detector saw */
+    uint64_t voxels, voxels_run; /* of these tiles, with their margins */
+    uint64_t wall_ns, busy_ns;   /* of the tiles' stage; inside primitives, over all lanes */
+    unsigned lanes;
+    size_t tiles_stolen, tiles_again; /* between devices; done again because a device was dropped */
+};
+void infer_session_detect_figures(const struct infer_session *session, struct infer_detect_figures *out);
+
+/* Several devices. A peer that joins takes part in infer_detect and infer_candidates of the session, by work stealing;
+ * the results are the same bytes for any number. A device that fails is dropped: what it did in the run is done again
+ * by the others, and so is everything later. The peer is borrowed until the session is freed and not used by itself.
+ * ERR_CONFLICT for another model or back-end (one back-end a study), ERR_LIMIT. */
+#define INFER_DEVICES_MAX 8
+bool infer_session_join(struct infer_session *session, struct infer_session *peer, struct err *err) PULMO_MUST_USE;
+unsigned infer_session_devices(const struct infer_session *session); /* itself and its peers */
+/* Why device 0 .. devices - 1 was dropped; NULL = it was not. */
+const struct err *infer_session_dropped(const struct infer_session *session, unsigned device);
+/* Puts a stage on some of the devices only: bit n = device n; 0 = all. Stages on devices that they do not share may run
+ * in two threads at once, each on a study of its own: a pipeline. */
+enum infer_place { INFER_PLACE_DETECT = 0, INFER_PLACE_CANDIDATES, INFER_PLACES };
+void infer_session_place(struct infer_session *session, enum infer_place place, uint32_t devices);
+
 /* Is this a chest CT as the model knows them? The quality gate's autoencoder (models/README.md, gate.onnx) takes a
  * frame of the volume that infer_detect is about to see: density, lungs, grain, and steps between slices, on
  * [channel][z][y][x] cells around the lungs. It draws the frame again from a few numbers; what it cannot draw is

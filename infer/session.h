@@ -2,9 +2,10 @@
 #ifndef PULMO_INFER_SESSION_H
 #define PULMO_INFER_SESSION_H
 
+#include "infer/devices.h"
 #include "infer/model.h"
 #include "infer/program.h"
-#include "infer/workers.h"
+#include "workers.h"
 
 struct stage {
     struct program *program;
@@ -19,6 +20,13 @@ struct infer_session {
     uint32_t tail_batch[2]; /* passes that each is compiled for; 0 = not yet */
     struct stage gate;      /* one runner; none where the model has no gate */
     struct stage gradient;  /* the detector with every activation kept; compiled at the first infer_cam */
+    struct infer_session *peers[INFER_DEVICES_MAX - 1]; /* borrowed; devices 1 .. */
+    unsigned peer_count;
+    uint32_t placement[INFER_PLACES];
+    struct err dropped; /* kind 0 = in use; written by the runs of the session that it joined */
+    struct infer_detect_figures detect_figures;
+    infer_fault *fault;
+    void *fault_context;
 };
 
 /* The tail for that many passes, once infer_session_tail has compiled it. */

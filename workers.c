@@ -1,10 +1,10 @@
-#include "infer/workers.h"
+#include "workers.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
 struct crew {
-    infer_job *job;
+    workers_job *job;
     void *context;
     size_t count;
     atomic_size_t next;
@@ -44,7 +44,7 @@ static void *member_run(void *pointer) {
     return NULL;
 }
 
-bool infer_workers_run(unsigned threads, size_t count, infer_job *job, void *context, struct err *err) {
+bool workers_run(unsigned threads, size_t count, workers_job *job, void *context, struct err *err) {
     struct crew crew = {.job = job, .context = context, .count = count, .lock = PTHREAD_MUTEX_INITIALIZER};
     struct member members[WORKERS_MAX];
     unsigned wanted = threads > WORKERS_MAX ? WORKERS_MAX : threads, started = 1;
