@@ -6,6 +6,7 @@ likes from each. One number always gives the same copy (seed), on any machine.
     python3 train/generate.py --part train --count 400
 """
 import argparse
+import copy
 import json
 import os
 import time
@@ -20,6 +21,8 @@ import lungs
 import split as splits
 
 MARGIN_MM = 15
+FADE_FROM = 300       # copies from this number on hold more small nodules, and solid ones made ground glass
+FADE_SHARE = 0.22
 
 
 class Host:
@@ -64,6 +67,20 @@ def nodule_weight(row):
     texture, diameter = float(row["Texture_value"] or 5), float(row["diameter_mm"])
     weight = 3.0 if texture < 2.5 else 2.5 if texture < 4.5 else 1.0
     return weight * (2.0 if 4 <= diameter < 7 else 1.0)
+
+
+def for_number(number, nodules, rng):
+    """The nodules of a training copy. 35 of ground glass are few: from FADE_FROM on some solid ones lose density,
+    and what is under 7 mm comes half as often again."""
+    if number < FADE_FROM:
+        return nodules
+    chosen = []
+    for patch in nodules:
+        fades = patch.texture > 4.5 and patch.diameter_mm >= 5 and rng.random() < FADE_SHARE
+        new = copy.copy(implant.made_ground_glass(patch, rng) if fades else patch)
+        new.weight = patch.weight * (1.5 if patch.diameter_mm < 7 else 1.0)
+        chosen.append(new)
+    return chosen
 
 
 def place(host, kind, diameter_mm, taken, rng):
@@ -184,6 +201,7 @@ def main():
     parser.add_argument("--cache", default=str(splits.HERE / "cache"))
     parser.add_argument("--part", default="train", choices=splits.PARTS)
     parser.add_argument("--count", type=int, default=400)
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--nodules", type=int, default=30)
     parser.add_argument("--shams", type=int, default=16)
     parser.add_argument("--plain", action="store_true", help="no augmentation: for evaluation")
@@ -194,13 +212,13 @@ def main():
     nodules = load_nodules(args.data, args.part)
     order = np.random.default_rng(11).permutation(len(nodules))
     print(f"{len(hosts)} hosts, {len(nodules)} nodules", flush=True)
-    for number in range(args.count):
+    for number in range(args.first, args.count):
         if (folder / f"{number:05d}.json").exists():
             continue
         started = time.time()
         rng = np.random.default_rng([splits.PARTS.index(args.part), int(args.plain), number])
         few = [nodules[order[(number * args.nodules + i) % len(order)]]
-               for i in range(args.nodules)] if args.plain else nodules
+               for i in range(args.nodules)] if args.plain else for_number(number, nodules, rng)
         volume, description = make_copy(hosts[number % len(hosts)], few, hosts, rng,
                                         args.nodules, args.shams, args.plain)
         write(folder, number, volume, description)

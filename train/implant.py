@@ -42,6 +42,22 @@ def load_nodule(data, row):
                  float(row["diameter_mm"]), float(row["Texture_value"] or 5), row["file"])
 
 
+def made_ground_glass(patch, rng):
+    """The same outline filled with ground glass, or the patch itself when it is not denser than that. A mottle
+    of a few millimetres stands for the vessels and septa that go through the real thing."""
+    inside = patch.depth_mm > 0
+    core = float(np.percentile(patch.hu[inside], 70)) if inside.any() else -1000.0
+    target = rng.uniform(-720, -470)
+    if core < target + 100 or patch.parenchyma_hu > target - 60:
+        return patch
+    mottle = ndimage.gaussian_filter(rng.standard_normal(patch.hu.shape), 2.0 / patch.spacing_mm)
+    share = (target - patch.parenchyma_hu) / (core - patch.parenchyma_hu)
+    share = share * (1 + 0.25 * mottle / max(float(mottle.std()), 1e-6)).clip(0.4, 1.8)
+    hu = patch.parenchyma_hu + (patch.hu - patch.parenchyma_hu) * share
+    return Patch(hu.astype(np.float32), patch.depth_mm, patch.spacing_mm, patch.centre, patch.diameter_mm, 1,
+                 patch.name)
+
+
 def sham(host, lung_distance, shape_of, rng, lung_voxels):
     """A patch of a host's normal lung with a nodule's outline, or None when the piece looks like a
     nodule (compact blobs cut from vessels do, and teaching them as background is wrong)."""
