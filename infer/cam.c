@@ -9,6 +9,8 @@
 /* Strides up to 8: the tile lies on the lattice of the detector's own tiles, whose starts are -margin modulo 8 where
  * tile - 2 margin is a multiple of 8. */
 #define LATTICE 8
+/* Cells: 8 mm. A candidate's centre is the cell that fired plus its offset, and need not lie in that cell. */
+#define REACH 2
 
 struct view {
     int64_t start[3]; /* voxel i, j, k of the tile's corner */
@@ -31,11 +33,13 @@ static bool view_find(const struct infer_model *model, const struct volume *iso,
     return true;
 }
 
-static bool layer_check(const struct shape *layer, int64_t cells, struct err *err) {
-    if (layer->rank == 5 && layer->dims[0] == 1 && layer->dims[2] == cells && layer->dims[3] == cells &&
-        layer->dims[4] == cells)
-        return true;
-    return err_set(err, ERR_UNSUPPORTED, "cam_layer does not lie at stride %d", MODEL_STRIDE);
+/* Voxels a cell of the layer; 0 when the layer is no lattice over the tile that fits the detector's. */
+static int64_t layer_stride(const struct infer_model *model, const struct shape *layer) {
+    if (layer->rank != 5 || layer->dims[0] != 1 || layer->dims[2] != layer->dims[3] ||
+        layer->dims[2] != layer->dims[4] || layer->dims[2] < 1 || model->tile % layer->dims[2])
+        return 0;
+    int64_t stride = model->tile / layer->dims[2];
+    return LATTICE % stride || model->margin % stride ? 0 : stride;
 }
 
 /* Sum over channels of [c][k][j][i], on the tile's inner cells. */
@@ -54,18 +58,34 @@ static void map_fill(const float *activation, const float *gradient, const struc
     }
 }
 
-static struct grid map_grid(const struct volume *iso, const struct view *view, int64_t edge, int32_t inner) {
+/* The element of the heatmap, [k][j][i], whose logit is greatest among those up to REACH cells from the candidate. */
+static int64_t strongest_cell(const float *heatmap, int64_t cells, const int64_t near[3]) {
+    int64_t best = (near[0] * cells + near[1]) * cells + near[2];
+    for (int64_t k = near[0] - REACH; k <= near[0] + REACH; k++)
+        for (int64_t j = near[1] - REACH; j <= near[1] + REACH; j++)
+            for (int64_t i = near[2] - REACH; i <= near[2] + REACH; i++) {
+                int64_t element = (k * cells + j) * cells + i;
+                if (k >= 0 && j >= 0 && i >= 0 && k < cells && j < cells && i < cells &&
+                    heatmap[element] > heatmap[best])
+                    best = element;
+            }
+    return best;
+}
+
+/* The layer's cells that lie within the margins. */
+static struct grid map_grid(const struct infer_model *model, const struct volume *iso, const struct view *view,
+                            int64_t stride) {
     struct grid grid = iso->grid;
-    double first[3], origin[3];
+    double first[3], origin[3], step = (double)stride;
     for (int axis = 0; axis < 3; axis++) {
-        first[axis] = (double)(view->start[axis] + edge * MODEL_STRIDE) + (MODEL_STRIDE - 1) / 2.0;
-        grid.size_ijk[axis] = inner;
-        grid.spacing_mm[axis] = iso->grid.spacing_mm[axis] * MODEL_STRIDE;
+        first[axis] = (double)(view->start[axis] + model->margin) + (step - 1) / 2.0;
+        grid.size_ijk[axis] = (int32_t)((model->tile - 2 * model->margin) / stride);
+        grid.spacing_mm[axis] = iso->grid.spacing_mm[axis] * step;
     }
     grid_to_lps(&iso->grid, first, origin);
     for (int row = 0; row < 3; row++) {
         for (int column = 0; column < 3; column++)
-            grid.ijk_to_lps_mm[row][column] = iso->grid.ijk_to_lps_mm[row][column] * MODEL_STRIDE;
+            grid.ijk_to_lps_mm[row][column] = iso->grid.ijk_to_lps_mm[row][column] * step;
         grid.ijk_to_lps_mm[row][3] = origin[row];
     }
     return grid;
@@ -76,9 +96,10 @@ static bool cam_compute(struct infer_session *session, const struct volume *iso,
     const struct infer_model *model = session->model;
     struct runner *runner = session->gradient.runners[0];
     const struct shape *layer = infer_program_shape(session->gradient.program, model->cam_value);
-    int64_t cells = model->tile / MODEL_STRIDE, edge = model->margin / MODEL_STRIDE, inner = cells - 2 * edge;
-    if (!layer_check(layer, cells, err))
-        return false;
+    int64_t stride = layer_stride(model, layer), cells = model->tile / MODEL_STRIDE;
+    if (!stride)
+        return err_set(err, ERR_UNSUPPORTED, "cam_layer is no lattice over the tile of stride 1, 2, 4 or 8");
+    int64_t edge = model->margin / stride, inner = (model->tile - 2 * model->margin) / stride;
     size_t count = (size_t)infer_shape_count(layer);
     PULMO_SCOPED(pulmo_free_at) float *activation = pulmo_alloc(count, sizeof *activation, err);
     PULMO_SCOPED(pulmo_free_at) float *gradient = pulmo_alloc(count, sizeof *gradient, err);
@@ -86,13 +107,14 @@ static bool cam_compute(struct infer_session *session, const struct volume *iso,
     if (!activation || !gradient || !map)
         return false;
     infer_frame_cut(iso, view->start, model->tile, infer_runner_input(runner, 0));
-    int heatmap = model->detector->outputs[model->detector_outputs[DETECTOR_HEATMAP]];
-    int64_t element = (view->cell[0] * cells + view->cell[1]) * cells + view->cell[2];
-    if (!infer_runner_run(runner, NULL, err) || !infer_runner_read(runner, model->cam_value, activation, err) ||
-        !infer_gradient(runner, heatmap, element, model->cam_value, gradient, err))
+    if (!infer_runner_run(runner, NULL, err) || !infer_runner_read(runner, model->cam_value, activation, err))
+        return false;
+    int output = model->detector_outputs[DETECTOR_HEATMAP];
+    int64_t element = strongest_cell(infer_runner_output(runner, output), cells, view->cell);
+    if (!infer_gradient(runner, model->detector->outputs[output], element, model->cam_value, gradient, err))
         return false;
     map_fill(activation, gradient, layer, edge, map);
-    out->grid = map_grid(iso, view, edge, (int32_t)inner);
+    out->grid = map_grid(model, iso, view, stride);
     out->map = map;
     map = NULL;
     return true;

@@ -145,11 +145,12 @@ bool infer_candidates(struct infer_session *session, const struct volume *iso, c
                       const struct infer_candidate_config *config, struct infer_candidate_result *out,
                       struct err *err) PULMO_MUST_USE;
 
-/* HiResCAM (Draelos and Carin, arXiv:2011.08891): sum over channels of activation * gradient of the heatmap logit
- * at the candidate, at the layer named by the model (cam_layer). map: owned by the caller, [z][y][x] on `grid`,
- * a box of stride-4 cells around the candidate; values as computed (may be negative). */
+/* HiResCAM (Draelos and Carin, arXiv:2011.08891): sum over channels of activation * gradient of the strongest
+ * heatmap logit up to two cells (8 mm) from the candidate, at the layer named by the model (cam_layer). map: owned by
+ * the caller, [z][y][x] on `grid`, a box of the layer's cells around the candidate; values as computed (may be
+ * negative). */
 struct infer_cam {
-    struct grid grid; /* canonical, spacing 4 mm */
+    struct grid grid; /* canonical, spaced as the layer's cells: 2 mm at stride 2 */
     float *map;
 };
 bool infer_cam(struct infer_session *session, const struct volume *iso, const double center_lps_mm[3],

@@ -172,7 +172,7 @@ static struct volume *lung_new(void) {
     return volume;
 }
 
-static void cam_is_a_map_of_stride_4_cells_around_the_candidate(void **state) {
+static void cam_is_a_map_of_the_layers_cells_around_the_candidate(void **state) {
     (void)state;
     struct err err = {0};
     struct infer_model *model = infer_model_open("models/model.json", &err);
@@ -193,13 +193,35 @@ static void cam_is_a_map_of_stride_4_cells_around_the_candidate(void **state) {
     grid_to_lps(&cam.grid, first, low);
     grid_to_lps(&cam.grid, last, high);
     for (int axis = 0; axis < 3; axis++) {
-        assert_true(cam.grid.spacing_mm[axis] == 4);
+        assert_true(cam.grid.spacing_mm[axis] == 2);
         assert_true(low[axis] < center[axis] && center[axis] < high[axis]);
-        double voxel = low[axis] - volume->grid.ijk_to_lps_mm[axis][3]; /* 4 k + 1.5 for a whole k */
-        assert_true(fabs(remainder(voxel - 1.5, 4)) < 1e-9);
+        double voxel = low[axis] - volume->grid.ijk_to_lps_mm[axis][3]; /* 2 k + 0.5 for a whole k */
+        assert_true(fabs(remainder(voxel - 0.5, 2)) < 1e-9);
     }
     infer_cam_free(&cam);
     infer_cam_free(&again);
+    volume_free(volume);
+    infer_session_free(session);
+    infer_model_free(model);
+}
+
+/* Two candidates beside one nodule, in different cells of one tile: both maps show why the nodule's cell fired. */
+static void cam_takes_the_strongest_cell_beside_the_candidate(void **state) {
+    (void)state;
+    struct err err = {0};
+    struct infer_model *model = infer_model_open("models/model.json", &err);
+    struct infer_session *session = model ? infer_session_new(model, NULL, &err) : NULL;
+    struct volume *volume = lung_new();
+    struct infer_cam left = {0}, right = {0};
+    double low[3], high[3];
+    grid_to_lps(&volume->grid, (double[3]){41, 41, 41}, low);
+    grid_to_lps(&volume->grid, (double[3]){47, 46, 45}, high);
+    if (!session || !infer_cam(session, volume, low, &left, &err) || !infer_cam(session, volume, high, &right, &err))
+        fail_msg("%s", err.text);
+    assert_memory_equal(&left.grid, &right.grid, sizeof left.grid);
+    assert_memory_equal(left.map, right.map, grid_voxels(&left.grid) * sizeof *left.map);
+    infer_cam_free(&left);
+    infer_cam_free(&right);
     volume_free(volume);
     infer_session_free(session);
     infer_model_free(model);
@@ -209,7 +231,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_agree_with_autograd),
         cmocka_unit_test(gradient_of_the_detector_agrees_with_finite_differences),
-        cmocka_unit_test(cam_is_a_map_of_stride_4_cells_around_the_candidate),
+        cmocka_unit_test(cam_is_a_map_of_the_layers_cells_around_the_candidate),
+        cmocka_unit_test(cam_takes_the_strongest_cell_beside_the_candidate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -168,7 +168,7 @@ def faithfulness(cases, makers, score):
     out = {"cases": len(cases), "maps": {n: {"deletion": round(float(a[:, 0].mean()), 4),
                                              "insertion": round(float(a[:, 1].mean()), 4)}
                                          for n, a in areas.items()}, "against": {}}
-    for name in ("attention", "HiResCAM"):
+    for name in ("attention", "HiResCAM", "HiResCAM at stride 4"):
         for control in maps.CONTROLS:
             gap = areas[name] - areas[control]      # lower is better for deletion, higher for insertion
             out["against"][f"{name} less {control}"] = {
@@ -190,10 +190,11 @@ def shuffled(tensor):
 
 def randomisation(cases, trained, pipeline):
     """Rank correlation of each map with itself under shuffled weights."""
-    other = maps.Maps(pipeline.detector, pipeline.candidate, shuffled)
+    other = maps.Maps(pipeline.detector, pipeline.candidate, trained.layer, shuffled)
     out = {}
     for name, a, b in (("attention", trained.attention, other.attention),
-                       ("HiResCAM", trained.hirescam, other.hirescam)):
+                       ("HiResCAM", trained.hirescam, other.hirescam),
+                       ("HiResCAM at stride 4", trained.hirescam_join, other.hirescam_join)):
         got = np.array([stats.spearmanr(a(c.volume, c.mark).ravel(), b(c.volume, c.mark).ravel())[0]
                         for c in cases])
         got = np.nan_to_num(got)                   # a map that is cold everywhere correlates with nothing
@@ -211,27 +212,30 @@ def main():
     parser.add_argument("--runs", default=str(splits.HERE / "runs"))
     parser.add_argument("--faithful", type=int, default=30, help="cases of deletion and insertion")
     parser.add_argument("--cases", type=int, default=1000, help="cases of the pointing game, for a trial")
+    parser.add_argument("--part", default="test", choices=splits.PARTS, help="validation, to choose a map")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    folder = Path(args.runs) / "masks"
-    make_masks(args.data, args.cache, folder)
+    folder = Path(args.runs) / ("masks" if args.part == "test" else f"masks-{args.part}")
+    make_masks(args.data, args.cache, folder, args.part)
     pipeline = Pipeline(args.models, args.cache)
-    cases = cases_of(pipeline, args.cache, folder)
+    cases = cases_of(pipeline, args.cache, folder, args.part)
     few = [cases[i] for i in np.random.default_rng(2).permutation(len(cases))[:args.faithful]]
     cases = cases[:args.cases]
-    trained = maps.Maps(pipeline.detector, pipeline.candidate)
+    trained = maps.Maps(pipeline.detector, pipeline.candidate, pipeline.text["detector"]["cam_layer"])
     makers = {"attention": trained.attention, "HiResCAM": trained.hirescam,
-              "HiResCAM, strongest cell within 8 mm": trained.hirescam_strongest, **maps.CONTROLS}
+              "HiResCAM at stride 4": trained.hirescam_join,
+              "HiResCAM at stride 4, candidate's cell": trained.hirescam_join_near, **maps.CONTROLS}
     result = {"operating_point": pipeline.text["operating_point"], "offset_mm": OFFSET_MM,
               "detector_sha256": pipeline.text["detector"]["sha256"],
               "candidate_sha256": pipeline.text["candidate"]["sha256"],
               "pointing_offset": pointing(cases, makers, [c.at + o for c, o in zip(cases, offsets(len(cases)))]),
               "pointing_as_shown": pointing(cases, makers, [c.mark for c in cases]),
-              "faithfulness": faithfulness(few, {n: m for n, m in makers.items() if "strongest" not in n},
+              "faithfulness": faithfulness(few, {n: m for n, m in makers.items() if "candidate" not in n},
                                            Scorer(pipeline)),
               "randomised": randomisation(few[:20], trained, pipeline)}
-    (Path(args.runs) / "explanation.json").write_text(json.dumps(result, indent=1) + "\n")
+    name = "explanation.json" if args.part == "test" else f"explanation-{args.part}.json"
+    (Path(args.runs) / name).write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

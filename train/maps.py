@@ -34,14 +34,12 @@ def upsampled(cells, start, first, step):
 
 
 class Maps:
-    def __init__(self, detector, candidate, weights=None):
-        """weights: a function of a tensor, for the check by randomisation."""
+    def __init__(self, detector, candidate, layer, weights=None):
+        """layer: model.json's cam_layer. weights: a function of a tensor, for the check by randomisation."""
         change = weights or (lambda t: t)
-        self.detector, self.candidate = detector, candidate
+        self.detector, self.candidate, self.layer = detector, candidate, layer
         self.known = {id(m): {t.name: change(torch.from_numpy(numpy_helper.to_array(t).copy()))
                               for t in m.graph.initializer} for m in (detector, candidate)}
-        names = [n.output[0] for n in detector.graph.node]
-        self.split = names.index("cam") + 1
 
     def attention(self, volume, centre):
         """What each token receives above an equal share, without dropout."""
@@ -52,26 +50,33 @@ class Maps:
         start = crop_start(centre)
         return upsampled(tokens - tokens.mean(), start, start + (TOKEN - 1) / 2, TOKEN)
 
-    def hirescam(self, volume, centre, reach=0):
-        """Sum over channels of activation times gradient of the heatmap logit at the candidate's cell, or at the
-        strongest cell up to `reach` cells from it."""
+    def hirescam(self, volume, centre, layer=None, reach=2):
+        """Sum over channels of activation times gradient, at a layer, of the strongest heatmap logit up to `reach`
+        cells from the candidate: its centre is a cell plus an offset and need not lie in the cell that fired."""
+        layer = layer or self.layer
         start = LATTICE * np.rint((centre - TILE / 2 + MARGIN) / LATTICE).astype(int) - MARGIN
         tile = torch.from_numpy(window(volume, start, TILE)[None, None])
         nodes = self.detector.graph.node
+        split = [n.output[0] for n in nodes].index(layer) + 1
         with torch.no_grad():
-            values = onnx_run.nodes_run(nodes[:self.split], {**self.known[id(self.detector)], "image": tile})
-        values["cam"] = values["cam"].detach().requires_grad_(True)
-        heat = onnx_run.nodes_run(nodes[self.split:], values)["heatmap"][0, 0]
+            values = onnx_run.nodes_run(nodes[:split], {**self.known[id(self.detector)], "image": tile})
+        values[layer] = values[layer].detach().requires_grad_(True)
+        heat = onnx_run.nodes_run(nodes[split:], values)["heatmap"][0, 0]
         cell = np.rint((centre - start - (STRIDE - 1) / 2) / STRIDE).astype(int)
         heat[tuple(slice(c - reach, c + reach + 1) for c in cell)].max().backward()
-        cells = (values["cam"] * values["cam"].grad).sum(1)[0].detach().numpy()
-        edge = MARGIN // STRIDE
+        cells = (values[layer] * values[layer].grad).sum(1)[0].detach().numpy()
+        step = TILE // len(cells)
+        edge = MARGIN // step
         inner = cells[edge:-edge, edge:-edge, edge:-edge]
-        return upsampled(inner, crop_start(centre), start + MARGIN + (STRIDE - 1) / 2, STRIDE)
+        return upsampled(inner, crop_start(centre), start + MARGIN + (step - 1) / 2, step)
 
-    def hirescam_strongest(self, volume, centre):
-        """HiResCAM of the strongest cell within 8 mm: a candidate's centre need not lie in the cell that fired."""
-        return self.hirescam(volume, centre, 2)
+    def hirescam_join(self, volume, centre):
+        """At stride 4, where context and detail join: what was shown before version 0.3."""
+        return self.hirescam(volume, centre, "cam")
+
+    def hirescam_join_near(self, volume, centre):
+        """The same of the candidate's own cell, without looking for the strongest."""
+        return self.hirescam(volume, centre, "cam", 0)
 
 
 # ---- controls: no network ---------------------------------------------------------------------------------
