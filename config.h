@@ -23,7 +23,7 @@ struct config {
     /* study, disk, jobs */
     int64_t quiet_ms, disk_reserve_mb, lease_s, attempts_max;
     /* analysis */
-    int64_t threads, passes, seed;
+    int64_t threads, devices, workers_min, workers_max, worker_idle_s, passes, seed;
     double operating_point, dropout;
     /* return to the PACS */
     char destinations[CONFIG_LIST_SIZE]; /* AET@host:port, ... */

@@ -6,10 +6,32 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* models/README.md: the detector's frame. */
 #define MODEL_SPACING_MM 1.0
 #define MODEL_MARGIN_MM 15.0
+
+/* Each device has its part of the threads, at least one. */
+static struct infer_session *session_open(const struct config *config, const struct engine *engine, int64_t device,
+                                          struct err *err) {
+    int64_t processors = sysconf(_SC_NPROCESSORS_ONLN), threads = config->threads ? config->threads : processors;
+    int64_t part = threads * (device + 1) / config->devices - threads * device / config->devices;
+    const struct infer_session_config session = {.threads = part > 1 ? (unsigned)part : 1};
+    return infer_session_new(engine->model, &session, err);
+}
+
+static bool sessions_open(const struct config *config, struct engine *engine, struct err *err) {
+    engine->session = session_open(config, engine, 0, err);
+    if (!engine->session)
+        return false;
+    for (int64_t device = 1; device < config->devices; device++) {
+        struct infer_session *peer = engine->peers[device - 1] = session_open(config, engine, device, err);
+        if (!peer || !infer_session_join(engine->session, peer, err))
+            return false;
+    }
+    return true;
+}
 
 bool engine_open(const struct config *config, struct engine *out, struct err *err) {
     char path[4096];
@@ -18,10 +40,8 @@ bool engine_open(const struct config *config, struct engine *out, struct err *er
     struct engine engine = {.model = infer_model_open(path, err)};
     if (!engine.model)
         return false;
-    struct infer_session_config session = {.threads = (unsigned)config->threads};
-    engine.session = infer_session_new(engine.model, &session, err);
-    if (!engine.session) {
-        infer_model_free(engine.model);
+    if (!sessions_open(config, &engine, err)) {
+        engine_close(&engine);
         return false;
     }
     *out = engine;
@@ -30,6 +50,8 @@ bool engine_open(const struct config *config, struct engine *out, struct err *er
 
 void engine_close(struct engine *engine) {
     infer_session_free(engine->session);
+    for (size_t index = 0; index < sizeof engine->peers / sizeof *engine->peers; index++)
+        infer_session_free(engine->peers[index]);
     infer_model_free(engine->model);
     *engine = (struct engine){0};
 }
@@ -131,6 +153,7 @@ static bool find(struct engine *engine, struct analysis *out, int64_t *mark, str
     const struct infer_model_info *info = infer_model_info(engine->model);
     if (!infer_detect(engine->session, out->iso, out->lungs, &out->findings, err))
         return false;
+    infer_session_detect_figures(engine->session, &out->detection);
     out->timings.detect = lap(mark);
     if (!uncertainty_study_seed(out->run.configured_seed, out->series->series_uid, info->sha256, &out->study_seed, err))
         return false;

@@ -7,10 +7,11 @@
 #include "infer/infer.h"
 #include "volume/volume.h"
 
-/* The model, loaded once, with a session for one thread. */
+/* The model, loaded once, with a session for one thread and the devices that have joined it. */
 struct engine {
     struct infer_model *model;
     struct infer_session *session;
+    struct infer_session *peers[INFER_DEVICES_MAX - 1]; /* NULL behind the last */
 };
 /* Opens config->model, or the model installed beside the program. */
 bool engine_open(const struct config *config, struct engine *out, struct err *err) PULMO_MUST_USE;
@@ -48,6 +49,7 @@ struct analysis {
     char (*input_sha256)[65]; /* of each file, sorted */
     size_t input_count;
     struct analysis_timings_ms timings;
+    struct infer_detect_figures detection; /* zero when refused */
 };
 /* Analyses the files of one study. A refused study is success with refusals. Caller closes with analysis_free, also
  * after a failure. */

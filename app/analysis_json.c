@@ -126,6 +126,30 @@ static void add_timings(cJSON *document, const struct analysis_timings_ms *timin
     cJSON_AddNumberToObject(document, "peak_rss_bytes", (double)usage.ru_maxrss * 1024.0);
 }
 
+/* What the detection cost, and which devices took part. */
+static void add_work(cJSON *document, const struct infer_detect_figures *figures, const struct engine *engine) {
+    cJSON *work = cJSON_AddObjectToObject(document, "work");
+    cJSON_AddNumberToObject(work, "tiles", (double)figures->tiles);
+    cJSON_AddNumberToObject(work, "tiles_run", (double)figures->tiles_run);
+    cJSON_AddNumberToObject(work, "tiles_again", (double)figures->tiles_again);
+    cJSON_AddNumberToObject(work, "voxels", (double)figures->voxels);
+    cJSON_AddNumberToObject(work, "voxels_run", (double)figures->voxels_run);
+    if (figures->wall_ns)
+        cJSON_AddNumberToObject(work, "busy_share",
+                                (double)figures->busy_ns / ((double)figures->wall_ns * figures->lanes));
+    cJSON_AddNumberToObject(work, "devices", infer_session_devices(engine->session));
+    cJSON *dropped = cJSON_AddArrayToObject(work, "devices_dropped");
+    for (unsigned device = 0; device < infer_session_devices(engine->session); device++) {
+        const struct err *why = infer_session_dropped(engine->session, device);
+        if (!why)
+            continue;
+        cJSON *one = cJSON_CreateObject();
+        cJSON_AddItemToArray(dropped, one);
+        cJSON_AddNumberToObject(one, "device", device);
+        cJSON_AddStringToObject(one, "reason", why->text);
+    }
+}
+
 static bool print_into(const cJSON *document, struct bytes *out, struct err *err) {
     char *text = cJSON_PrintUnformatted(document);
     if (!text)
@@ -150,6 +174,7 @@ bool analysis_json(const struct analysis *analysis, const struct engine *engine,
     add_model(document, engine);
     add_run(document, analysis, engine);
     add_timings(document, &analysis->timings);
+    add_work(document, &analysis->detection, engine);
     cJSON *findings = cJSON_AddArrayToObject(document, "findings");
     for (size_t index = 0; !failure && !analysis->refusals.count && index < analysis->findings.count; index++)
         cJSON_AddItemToArray(findings, finding_json(&analysis->findings.items[index]));
@@ -175,5 +200,6 @@ bool analysis_json_comparable(const struct bytes *document, struct bytes *out, s
         return err_set(err, ERR_INPUT, "the result's document is not JSON");
     cJSON_DeleteItemFromObjectCaseSensitive(json, "timings_ms");
     cJSON_DeleteItemFromObjectCaseSensitive(json, "peak_rss_bytes");
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "work");
     return print_into(json, out, err);
 }

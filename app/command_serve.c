@@ -11,7 +11,8 @@
 static const struct process {
     const char *name;
     bool (*run)(const struct config *config, struct err *err);
-} processes[] = {{"scp", reception_run}, {"decode", decoder_run}, {"work", worker_run}, {"web", web_run}};
+} processes[] = {
+    {"scp", reception_run}, {"decode", decoder_run}, {"work", worker_run}, {"spare", spare_run}, {"web", web_run}};
 
 static int run_only(const char *name, const struct config *config) {
     struct err err = {0};
@@ -46,5 +47,5 @@ static int run(int argc, char **argv) {
     return supervisor_run(program, config_path, &config, &err) ? EXIT_DONE : command_fail(&command_serve, &err);
 }
 
-const struct command command_serve = {"serve", "serve [-c FILE] [--only scp|decode|work|web]",
+const struct command command_serve = {"serve", "serve [-c FILE] [--only scp|decode|work|spare|web]",
                                       "the appliance: reception, decoding, analysis and web", run};

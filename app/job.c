@@ -134,15 +134,18 @@ static void run_job(struct appliance *appliance, const struct store_job *job, jo
 }
 
 bool job_loop(struct appliance *appliance, unsigned kinds_mask, job_step *step, const char *folder, struct err *err) {
-    while (!stop_requested) {
+    int64_t idle_since_ms = pulmo_monotonic_ms();
+    while (!stop_requested && (!appliance->idle_ms || pulmo_monotonic_ms() - idle_since_ms < appliance->idle_ms)) {
         struct store_job job = {0};
         struct err failure = {0};
         if (!store_job_take(appliance->store, kinds_mask, pulmo_now_ms(), &job, &failure))
             log_err(LOG_ERROR, folder, "no job taken", &failure);
-        if (job.id)
+        if (job.id) {
             run_job(appliance, &job, step, folder);
-        else if (!store_wait(appliance->store, WAIT_MS, err))
+            idle_since_ms = pulmo_monotonic_ms();
+        } else if (!store_wait(appliance->store, WAIT_MS, err)) {
             return false;
+        }
     }
     return true;
 }

@@ -13,8 +13,11 @@ struct store *processes_store_open(const struct config *config, struct err *err)
 bool reception_run(const struct config *config, struct err *err) PULMO_MUST_USE; /* SCP, and the return to the PACS */
 bool decoder_run(const struct config *config, struct err *err) PULMO_MUST_USE;   /* slices for the viewer, retention */
 bool worker_run(const struct config *config, struct err *err) PULMO_MUST_USE;    /* analysis and signing */
-bool web_run(const struct config *config, struct err *err) PULMO_MUST_USE;       /* HTTPS */
-/* Starts the four as children of `program` and keeps them alive. config_path may be NULL. */
+/* One more for analysis, which ends when no job has come for worker_idle_s. */
+bool spare_run(const struct config *config, struct err *err) PULMO_MUST_USE;
+bool web_run(const struct config *config, struct err *err) PULMO_MUST_USE; /* HTTPS */
+/* Starts the four as children of `program` and keeps them alive; analysis as often as the queue asks for, from
+ * workers_min to workers_max. config_path may be NULL. */
 bool supervisor_run(const char *program, const char *config_path, const struct config *config,
                     struct err *err) PULMO_MUST_USE;
 

@@ -1,3 +1,4 @@
+#include "app/pool.h"
 #include "app/processes.h"
 #include "app/stop.h"
 #include "log.h"
@@ -20,10 +21,14 @@
 
 struct child {
     const char *name; /* of --only */
+    bool spare;       /* runs while the queue asks for it, and ends by itself */
     pid_t pid;        /* 0 = not running */
     int64_t started_ms, due_ms, backoff_ms;
     int failures; /* early ends with an exit status, since the last that was none; -1 = it has lived for long once */
 };
+
+static const char *const lasting[] = {"scp", "decode", "work", "web"};
+#define CHILDREN_MAX (sizeof lasting / sizeof *lasting + POOL_WORKERS_MAX)
 
 /* What the supervisor does for the store. */
 struct tending {
@@ -58,6 +63,11 @@ static void on_exit_of(struct child *child, int status) {
     int64_t now = pulmo_monotonic_ms();
     bool early = now - child->started_ms < EARLY_MS;
     child->pid = 0;
+    if (child->spare && WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+        log_event(LOG_INFO, "serve", "spare worker ended", "idle=true");
+        *child = (struct child){.name = child->name, .spare = true};
+        return;
+    }
     if (!early)
         child->failures = -1;
     else if (child->failures >= 0)
@@ -92,7 +102,7 @@ static size_t reap(struct child *children, size_t count, bool stopping) {
  * reception shall not end because the web does. */
 static const struct child *hopeless(const struct child *children, size_t count) {
     for (size_t index = 0; index < count; index++)
-        if (children[index].failures >= FAILURES_MAX)
+        if (children[index].failures >= FAILURES_MAX && !children[index].spare)
             return &children[index];
     return NULL;
 }
@@ -142,29 +152,57 @@ static bool tend_store(const struct config *config, struct tending *tending) {
 }
 
 /* All children let go of the database, which is then judged: sound, they start again; damaged, the service ends. */
-static bool judge_database(struct child *children, size_t count, const struct config *config, struct err *err) {
+static bool judge_database(struct child *children, size_t count, struct pool *pool, struct err *err) {
     log_event(LOG_ERROR, "serve", "database suspect", "children=%zu", count);
+    pool_release(pool);
     stop_children(children, count);
     for (size_t index = 0; index < count; index++)
         children[index].due_ms = 0;
-    return prepare_store(config, err);
+    return prepare_store(pool->config, err);
+}
+
+/* The processes that always run, then the spare ones. Returns how many. */
+static size_t list_children(const struct pool *pool, struct child children[CHILDREN_MAX]) {
+    size_t count = 0;
+    for (size_t index = 0; index < sizeof lasting / sizeof *lasting; index++)
+        children[count++] = (struct child){.name = lasting[index]};
+    for (int64_t index = 1; index < pool->floor; index++)
+        children[count++] = (struct child){.name = "work"};
+    for (int64_t index = pool->floor; index < pool->ceiling; index++)
+        children[count++] = (struct child){.name = "spare", .spare = true};
+    return count;
+}
+
+/* What is not running and due. A spare one that rests is only started when the queue asks for more than there are. */
+static void start_due(struct child *children, size_t count, struct pool *pool, const char *const command[2]) {
+    int64_t missing = pool_wanted(pool) - pool->floor;
+    for (size_t index = 0; index < count; index++)
+        missing -= children[index].spare && children[index].pid;
+    for (size_t index = 0; index < count; index++) {
+        if (children[index].pid || pulmo_monotonic_ms() < children[index].due_ms)
+            continue;
+        if (children[index].spare && missing-- <= 0)
+            continue;
+        start_child(&children[index], command[0], command[1]);
+    }
 }
 
 bool supervisor_run(const char *program, const char *config_path, const struct config *config, struct err *err) {
     if (!prepare_store(config, err))
         return false;
-    struct child children[] = {{.name = "scp"}, {.name = "decode"}, {.name = "work"}, {.name = "web"}};
-    size_t count = sizeof children / sizeof *children;
+    struct child children[CHILDREN_MAX] = {0};
+    const char *const command[2] = {program, config_path};
+    PULMO_SCOPED(pool_release) struct pool pool = pool_begin(config);
+    size_t count = list_children(&pool, children);
     const struct child *failed = NULL;
     struct tending tending = {0};
     while (!stop_requested && !failed) {
-        if (!tend_store(config, &tending) && !judge_database(children, count, config, err))
+        if (!tend_store(config, &tending) && !judge_database(children, count, &pool, err))
             return false;
         reap(children, count, false);
         failed = hopeless(children, count);
-        for (size_t index = 0; !failed && index < count; index++)
-            if (!children[index].pid && pulmo_monotonic_ms() >= children[index].due_ms)
-                start_child(&children[index], program, config_path);
+        if (!failed)
+            start_due(children, count, &pool, command);
         poll(NULL, 0, 250); /* SIGCHLD and SIGTERM end it early */
     }
     log_event(LOG_INFO, "serve", "stopping", "children=%zu", count);

@@ -95,6 +95,34 @@ static bool name_predecessor(struct appliance *appliance, const struct store_job
     return true;
 }
 
+/* A device that is out is a fact of the machine, not of the study: it is audited once. What cannot be written now is
+ * written after the next study. */
+static void record_dropped(struct appliance *appliance, const struct store_job *job) {
+    const struct infer_session *session = appliance->engine.session;
+    for (unsigned device = 0; device < infer_session_devices(session); device++) {
+        const struct err *why = infer_session_dropped(session, device);
+        struct err unwritten = {0};
+        char detail[128];
+        if (!why || appliance->devices_dropped >> device & 1)
+            continue;
+        log_event(LOG_ERROR, "worker", "device dropped", "device=%u kind=\"%s\" reason=\"%s\"", device,
+                  err_kind_name(why->kind), why->text);
+        snprintf(detail, sizeof detail, "device %u of %u dropped: %s", device, infer_session_devices(session),
+                 err_kind_name(why->kind));
+        const struct store_audit audit = {.code = "110100",
+                                          .action = "E",
+                                          .actor = "worker",
+                                          .address = "",
+                                          .study_uid = job->study_uid,
+                                          .detail = detail,
+                                          .outcome = 4};
+        if (store_audit_append(appliance->store, &audit, &unwritten))
+            appliance->devices_dropped |= 1U << device;
+        else
+            log_err(LOG_WARNING, "worker", "drop not audited", &unwritten);
+    }
+}
+
 bool job_analyse(struct appliance *appliance, const struct store_job *job, struct err *err) {
     PULMO_SCOPED(store_paths_free) struct store_paths paths = {0};
     if (!store_study_verify(appliance->store, job->study_uid, err) ||
@@ -108,6 +136,7 @@ bool job_analyse(struct appliance *appliance, const struct store_job *job, struc
     bool made =
         analysis_make(&appliance->engine, (const char *const *)paths.items, paths.count, &run, &analysis, &failure) &&
         store_analysis(appliance, job, &analysis, &failure);
+    record_dropped(appliance, job);
     if (made)
         return true;
     if (is_permanent(&failure)) {
@@ -123,8 +152,8 @@ static bool job_any(struct appliance *appliance, const struct store_job *job, st
     return job->kind == STORE_JOB_SIGN ? job_sign(appliance, job, err) : job_analyse(appliance, job, err);
 }
 
-bool worker_run(const struct config *config, struct err *err) {
-    struct appliance appliance = {.config = config};
+static bool run(const struct config *config, int64_t idle_ms, struct err *err) {
+    struct appliance appliance = {.config = config, .idle_ms = idle_ms};
     if (!engine_open(config, &appliance.engine, err))
         return false;
     const struct infer_model_info *info = infer_model_info(appliance.engine.model);
@@ -137,4 +166,12 @@ bool worker_run(const struct config *config, struct err *err) {
         store_close(appliance.store);
     engine_close(&appliance.engine);
     return good;
+}
+
+bool worker_run(const struct config *config, struct err *err) {
+    return run(config, 0, err);
+}
+
+bool spare_run(const struct config *config, struct err *err) {
+    return run(config, config->worker_idle_s * 1000, err);
 }

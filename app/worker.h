@@ -15,6 +15,8 @@ struct appliance { /* what the steps of a job need */
     struct store *store;
     struct engine engine;
     char device_uid[DICOM_UID_SIZE];
+    int64_t idle_ms;          /* the loop ends when no job came for so long; 0 = never */
+    uint32_t devices_dropped; /* bit n = device n is out, and that is written down */
 };
 bool job_analyse(struct appliance *appliance, const struct store_job *job, struct err *err) PULMO_MUST_USE;
 bool job_sign(struct appliance *appliance, const struct store_job *job, struct err *err) PULMO_MUST_USE;

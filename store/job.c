@@ -142,6 +142,11 @@ bool store_job_take(struct store *store, unsigned kinds_mask, int64_t now_ms, st
     return true;
 }
 
+bool store_jobs_open(struct store *store, unsigned kinds_mask, int64_t *out, struct err *err) {
+    return sql_integer(store, "SELECT count(*) FROM job WHERE state IN ('queued', 'leased') AND (?1 >> kind) & 1",
+                       SQL_VALUES(sql_int(kinds_mask)), out, err);
+}
+
 static bool lease_lost(const struct store_job *job, struct err *err) {
     return err_set(err, ERR_CONFLICT, "job %lld of study %s is no longer leased to this process", (long long)job->id,
                    job->study_uid);

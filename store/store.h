@@ -153,6 +153,8 @@ bool store_job_fail(struct store *store, const struct store_job *job, const stru
 
 /* Queues again what ended in the dead letter of a study, jobs and sendings (not signings: those are asked for anew).
  * Audited. ERR_NOT_FOUND when there is nothing. */
+/* Jobs of kinds_mask that wait or are leased. */
+bool store_jobs_open(struct store *store, unsigned kinds_mask, int64_t *out, struct err *err) PULMO_MUST_USE;
 bool store_study_requeue(struct store *store, const char *study_uid, const char *actor, struct err *err) PULMO_MUST_USE;
 /* Waits until some process wrote to the store since the last call (this handle's own writes included) or timeout_ms
  * have passed (at most a minute counts). The wake-up between the processes, instead of polling: nothing due -> wait ->

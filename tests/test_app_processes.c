@@ -1,5 +1,6 @@
 /* LABELS: full
  * How the appliance's processes meet what an administrator gets wrong, and a PACS that does not take everything. */
+#include "app/pool.h"
 #include "app/processes.h"
 #include "dicom/dicom.h"
 
@@ -72,6 +73,28 @@ static void a_process_that_never_comes_up_ends_the_appliance(void **state) {
     assert_int_equal(err.kind, ERR_CONFIG);
     assert_non_null(strstr(err.text, "at its start"));
     assert_true(pulmo_monotonic_ms() - start_ms > 10000); /* time for a predecessor to leave its ports */
+}
+
+static void the_pool_follows_the_queue_within_its_limits(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    assert_int_equal(pool_size(0, 1, 4), 1);
+    assert_int_equal(pool_size(3, 1, 4), 3);
+    assert_int_equal(pool_size(9, 1, 4), 4);
+    assert_int_equal(pool_size(0, 2, 4), 2);
+    struct pool one = pool_begin(&fixture->config); /* the defaults: one, and nobody asks the store */
+    assert_int_equal(pool_wanted(&one), 1);
+    assert_null(one.store);
+    good(config_set(&fixture->config, "workers_min", "3", &err) &&
+             config_set(&fixture->config, "workers_max", "2", &err),
+         &err);
+    struct pool more = pool_begin(&fixture->config);
+    assert_int_equal(more.ceiling, 3); /* never below the floor */
+    good(config_set(&fixture->config, "workers_min", "1", &err) &&
+             config_set(&fixture->config, "workers_max", "0", &err),
+         &err);
+    struct pool memory = pool_begin(&fixture->config);
+    assert_true(memory.ceiling >= 1 && memory.ceiling <= sysconf(_SC_NPROCESSORS_ONLN));
 }
 
 /* ---- a PACS that takes CT and nothing else ----------------------------------------------------------- */
@@ -150,6 +173,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(a_destination_named_twice_refuses_the_start),
         TEST(a_process_that_never_comes_up_ends_the_appliance),
+        TEST(the_pool_follows_the_queue_within_its_limits),
         TEST(what_the_pacs_does_not_take_holds_nothing_else_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
