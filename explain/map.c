@@ -1,4 +1,4 @@
-/* A map keeps the coarse cells of each finding, some kilobytes, and computes a slice when it is asked for: floats of
+/* A map keeps the cells of each finding, half a megabyte, and computes a slice when it is asked for: floats of
  * a whole CT of 1,000 slices would be a gigabyte. */
 #include "explain/heat.h"
 
