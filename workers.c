@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <unistd.h>
 
 struct crew {
     workers_job *job;
@@ -63,4 +64,28 @@ bool workers_run(unsigned threads, size_t count, workers_job *job, void *context
     if (err)
         *err = crew.failure;
     return false;
+}
+
+struct shared {
+    workers_stretch *stretch;
+    void *context;
+    int32_t count, parts;
+};
+
+static bool share_run(void *context, unsigned worker, size_t index, struct err *err) {
+    (void)worker;
+    const struct shared *shared = context;
+    int64_t count = shared->count, part = (int64_t)index;
+    return shared->stretch(shared->context, (int32_t)(count * part / shared->parts),
+                           (int32_t)(count * (part + 1) / shared->parts), err);
+}
+
+bool workers_share(int32_t count, workers_stretch *stretch, void *context, struct err *err) {
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    int32_t parts = processors < 1 ? 1 : processors > WORKERS_MAX ? WORKERS_MAX : (int32_t)processors;
+    parts = parts < count ? parts : count;
+    if (parts <= 1)
+        return stretch(context, 0, count, err);
+    struct shared shared = {.stretch = stretch, .context = context, .count = count, .parts = parts};
+    return workers_run((unsigned)parts, (size_t)parts, share_run, &shared, err);
 }

@@ -13,4 +13,8 @@ typedef bool workers_job(void *context, unsigned worker, size_t index, struct er
  * lowest failed index is given. */
 bool workers_run(unsigned threads, size_t count, workers_job *job, void *context, struct err *err) PULMO_MUST_USE;
 
+/* [0, count) in one stretch a processor; what a stretch leaves must not depend on where it begins and ends. */
+typedef bool workers_stretch(void *context, int32_t first, int32_t end, struct err *err);
+bool workers_share(int32_t count, workers_stretch *stretch, void *context, struct err *err) PULMO_MUST_USE;
+
 #endif

@@ -1,6 +1,5 @@
 #include "dicom/ct.h"
 
-#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -8,6 +7,9 @@
 enum { THREADS_MAX = 8 };
 
 static const int16_t PADDING_HU = -1024;
+/* 1.5 * 2^52: adding it leaves no place for fractions, so that a double of 16 bits is rounded to the nearest, ties to
+ * even, without the calls that fmin, fmax and nearbyint are. */
+static const double WHOLE = 6755399441055744.0;
 
 /* HU = slope * stored + intercept (PS3.3 C.11.1), to the nearest integer, clipped to int16. */
 static void rescale(const int32_t *stored, size_t count, const struct ct_header *header, int16_t *out) {
@@ -15,8 +17,9 @@ static void rescale(const int32_t *stored, size_t count, const struct ct_header 
         if (header->has_padding && stored[i] >= header->padding_first && stored[i] <= header->padding_last) {
             out[i] = PADDING_HU;
         } else {
-            const double hu = nearbyint(header->slope * stored[i] + header->intercept);
-            out[i] = (int16_t)fmin(INT16_MAX, fmax(INT16_MIN, hu));
+            const double hu = header->slope * stored[i] + header->intercept;
+            const double low = hu > INT16_MIN ? hu : INT16_MIN, clipped = low < INT16_MAX ? low : INT16_MAX;
+            out[i] = (int16_t)((clipped + WHOLE) - WHOLE);
         }
     }
 }

@@ -1,4 +1,4 @@
-/* LABELS: quick
+/* LABELS: quick tsan
  * Balls and components against the plain definition, on random masks. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -148,11 +148,45 @@ static void bounds_are_tight(void **state) {
     assert_memory_equal(high, ((int32_t[3]){10, 6, 7}), sizeof high);
 }
 
+/* Large arrays are dilated by several threads, small ones by one: the parts of a large one, each with the slices around
+ * it that matter, are the same as the whole. */
+static void threads_do_not_change_a_voxel(void **state) {
+    enum { SIDE = 100, SLICES = 64, PART = 16, REACH = 6 };
+    const double spacing_mm[3] = {1, 1, 1};
+    const size_t plane = SIDE * SIDE;
+    const int32_t whole_size[3] = {SIDE, SIDE, SLICES};
+    (void)state;
+    uint8_t *whole = calloc(plane, SLICES), *sparse = calloc(plane, SLICES), *part = calloc(plane, SLICES);
+    assert_true(whole && sparse && part);
+    uint32_t noise = 7;
+    for (size_t n = 0; n < plane * SLICES; n++) {
+        noise = noise * 1664525 + 1013904223;
+        whole[n] = sparse[n] = noise >> 20 == 1;
+    }
+    struct err err = {0};
+    assert_true(morphology_dilate(whole, whole_size, spacing_mm, REACH, &err));
+    for (int32_t first = 0; first < SLICES; first += PART) {
+        int32_t low = first > REACH ? first - REACH : 0;
+        int32_t high = first + PART + REACH < SLICES ? first + PART + REACH : SLICES;
+        const int32_t part_size[3] = {SIDE, SIDE, high - low};
+        memcpy(part, sparse + plane * (size_t)low, plane * (size_t)(high - low));
+        assert_true(morphology_dilate(part, part_size, spacing_mm, REACH, &err));
+        assert_memory_equal(part + plane * (size_t)(first - low), whole + plane * (size_t)first, plane * PART);
+    }
+    free(whole);
+    free(sparse);
+    free(part);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(dilation_is_a_ball),         cmocka_unit_test(erosion_mirrors_dilation),
-        cmocka_unit_test(closing_joins_what_is_near), cmocka_unit_test(components_equal_a_flood),
-        cmocka_unit_test(small_holes_are_filled),     cmocka_unit_test(bounds_are_tight),
+        cmocka_unit_test(threads_do_not_change_a_voxel),
+        cmocka_unit_test(dilation_is_a_ball),
+        cmocka_unit_test(erosion_mirrors_dilation),
+        cmocka_unit_test(closing_joins_what_is_near),
+        cmocka_unit_test(components_equal_a_flood),
+        cmocka_unit_test(small_holes_are_filled),
+        cmocka_unit_test(bounds_are_tight),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "workers.h"
+
 #define GRID_MM 2.0
 #define AIR_HU (-400)
 #define TISSUE_HU 40
@@ -159,13 +161,22 @@ static void row_upsample(const float *weight, int32_t small_columns, double rati
     }
 }
 
-static bool upsample(const struct mask *small, struct mask *out, struct err *err) {
+struct upsampling {
+    const struct mask *small;
+    struct mask *out;
+};
+
+/* Slices first .. end - 1 of the output. */
+static bool upsample(void *context, int32_t first, int32_t end, struct err *err) {
+    const struct upsampling *upsampling = context;
+    const struct mask *small = upsampling->small;
+    struct mask *out = upsampling->out;
     const int32_t *size = out->grid.size_ijk, *small_size = small->grid.size_ijk;
     double ratio = out->grid.spacing_mm[0] / small->grid.spacing_mm[0];
     PULMO_SCOPED(pulmo_free_at) float *weight = pulmo_alloc(4 * (size_t)small_size[0], sizeof *weight, err);
     if (!weight)
         return false;
-    for (int32_t k = 0; k < size[2]; k++)
+    for (int32_t k = first; k < end; k++)
         for (int32_t j = 0; j < size[1]; j++) {
             struct neighbour y = neighbour_at(j, ratio, small_size[1]), z = neighbour_at(k, ratio, small_size[2]);
             if (row_weights(small, y, z, weight))
@@ -222,7 +233,8 @@ struct mask *volume_lungs(const struct volume *iso, struct err *err) {
     if (!lungs)
         return NULL;
     struct mask *out = mask_new(&iso->grid, err);
-    if (out && !upsample(lungs, out, err)) {
+    struct upsampling upsampling = {.small = lungs, .out = out};
+    if (out && !workers_share(iso->grid.size_ijk[2], upsample, &upsampling, err)) {
         mask_free(out);
         return NULL;
     }

@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "workers.h"
+
 #define FAR_MM2 1e30F
+#define SHARED_FROM_VOXELS ((size_t)1 << 19) /* less is done before a thread has started */
 
 /* ---- dilation ---------------------------------------------------------------------------------------- */
 
@@ -106,8 +109,20 @@ static void dilate_row(const struct ring *ring, int32_t k, int32_t j, const int3
         voxel[i] = voxel[i] | (nearest[i] <= limit);
 }
 
-bool morphology_dilate(uint8_t *voxel, const int32_t size[3], const double spacing_mm[3], double radius_mm,
-                       struct err *err) {
+struct dilation {
+    const uint8_t *from;
+    uint8_t *to;
+    const int32_t *size;
+    const double *spacing_mm;
+    double radius_mm;
+};
+
+/* Slices first .. end - 1. from and to may be the same array when that is all of them: a slice is taken before it is
+ * written. */
+static bool dilate_slices(void *context, int32_t first, int32_t end, struct err *err) {
+    const struct dilation *dilation = context;
+    const int32_t *size = dilation->size;
+    const double *spacing_mm = dilation->spacing_mm, radius_mm = dilation->radius_mm;
     int32_t reach = (int32_t)(radius_mm / spacing_mm[2] + 1e-9);
     reach = reach < size[2] ? reach : size[2] - 1;
     PULMO_SCOPED(ring_free_at) struct ring ring = {0};
@@ -115,16 +130,31 @@ bool morphology_dilate(uint8_t *voxel, const int32_t size[3], const double spaci
     if (!nearest || !ring_make(size, 2 * reach + 1, &ring, err))
         return false;
     size_t plane = (size_t)size[0] * (size_t)size[1];
-    int32_t taken = 0;
-    for (int32_t k = 0; k < size[2]; k++) {
+    int32_t taken = first > reach ? first - reach : 0;
+    for (int32_t k = first; k < end; k++) {
         int32_t range[2] = {k > reach ? k - reach : 0, k + reach < size[2] ? k + reach : size[2] - 1};
         for (; taken <= range[1]; taken++)
-            ring_take_slice(&ring, voxel + plane * (size_t)taken, taken % ring.slots, spacing_mm, radius_mm + 1e-9);
+            ring_take_slice(&ring, dilation->from + plane * (size_t)taken, taken % ring.slots, spacing_mm,
+                            radius_mm + 1e-9);
         for (int32_t j = 0; j < size[1]; j++)
             dilate_row(&ring, k, j, range, spacing_mm[2], radius_mm, nearest,
-                       voxel + plane * (size_t)k + (size_t)j * (size_t)size[0]);
+                       dilation->to + plane * (size_t)k + (size_t)j * (size_t)size[0]);
     }
     return true;
+}
+
+bool morphology_dilate(uint8_t *voxel, const int32_t size[3], const double spacing_mm[3], double radius_mm,
+                       struct err *err) {
+    struct dilation dilation = {voxel, voxel, size, spacing_mm, radius_mm};
+    size_t count = (size_t)size[0] * (size_t)size[1] * (size_t)size[2];
+    if (count < SHARED_FROM_VOXELS)
+        return dilate_slices(&dilation, 0, size[2], err);
+    PULMO_SCOPED(pulmo_free_at) uint8_t *from = pulmo_alloc(count, 1, err); /* neighbours read what others write */
+    if (!from)
+        return false;
+    memcpy(from, voxel, count);
+    dilation.from = from;
+    return workers_share(size[2], dilate_slices, &dilation, err);
 }
 
 static void invert(uint8_t *voxel, size_t count) {

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "workers.h"
+
 #define HU_OUTSIDE (-1024)
 #define ALIGNED_COSINE 0.99995 /* 0.6 degrees: less than a voxel across a lung at 1 mm */
 #define AVERAGE_FROM 1.999     /* an axis that shrinks by this factor or more is averaged, below it is interpolated */
@@ -119,8 +121,10 @@ static bool iso_grid(const struct grid *source, double spacing_mm, struct grid *
     return true;
 }
 
+/* To the nearest, ties to even, as lrintf does, which is a call: beyond 2^23 floats are whole, and HU lie far below. */
 static int16_t round_hu(float value) {
-    return (int16_t)lrintf(value);
+    const float whole = 12582912.0F; /* 1.5 * 2^23 */
+    return (int16_t)((value + whole) - whole);
 }
 
 /* One source slice [j][i] to float [y][x]; `row` holds one source row on the output's columns. */
@@ -157,10 +161,18 @@ static void planes_free_at(struct planes *planes) {
     free(planes->data);
 }
 
-static bool resample_aligned(const struct volume *source, const struct taps axis[3], struct volume *out,
-                             struct err *err) {
+struct aligned {
+    const struct volume *source;
+    const struct taps *axis; /* [3] */
+    struct volume *out;
+};
+
+/* Slices first .. end - 1 of the output. */
+static bool resample_slices(void *context, int32_t first, int32_t end, struct err *err) {
+    const struct aligned *aligned = context;
+    const struct volume *source = aligned->source;
     const int32_t *size = source->grid.size_ijk;
-    const struct taps *z = &axis[2];
+    const struct taps *axis = aligned->axis, *z = &axis[2];
     PULMO_SCOPED(planes_free_at)
     struct planes planes = {.count = z->width, .plane = (size_t)axis[0].size * (size_t)axis[1].size};
     planes.held = pulmo_alloc((size_t)z->width, sizeof *planes.held, err);
@@ -170,7 +182,7 @@ static bool resample_aligned(const struct volume *source, const struct taps axis
     if (!planes.held || !planes.data || !row || !sum)
         return false;
     memset(planes.held, 0xff, (size_t)z->width * sizeof *planes.held);
-    for (int32_t w = 0; w < z->size; w++) {
+    for (int32_t w = first; w < end; w++) {
         memset(sum, 0, planes.plane * sizeof *sum);
         for (int32_t n = 0; n < z->width; n++) {
             int32_t k = z->first[w] + n, slot = k % planes.count;
@@ -184,7 +196,7 @@ static bool resample_aligned(const struct volume *source, const struct taps axis
             for (size_t n_voxel = 0; n_voxel < planes.plane; n_voxel++)
                 sum[n_voxel] += weight * plane[n_voxel];
         }
-        int16_t *hu = out->hu + planes.plane * (size_t)w;
+        int16_t *hu = aligned->out->hu + planes.plane * (size_t)w;
         for (size_t n = 0; n < planes.plane; n++)
             hu[n] = round_hu(sum[n]);
     }
@@ -234,16 +246,31 @@ static float sample_mean(const struct volume *source, const struct grid *out, co
     return (float)(sum / (per_axis * per_axis * per_axis));
 }
 
-static void resample_oblique(const struct volume *source, struct volume *out) {
+struct oblique {
+    const struct volume *source;
+    struct volume *out;
+    int per_axis;
+};
+
+static bool oblique_slices(void *context, int32_t first, int32_t end, struct err *err) {
+    (void)err;
+    const struct oblique *oblique = context;
+    const int32_t *size = oblique->out->grid.size_ijk;
+    size_t n = (size_t)first * (size_t)size[0] * (size_t)size[1];
+    for (int32_t z = first; z < end; z++)
+        for (int32_t y = 0; y < size[1]; y++)
+            for (int32_t x = 0; x < size[0]; x++)
+                oblique->out->hu[n++] = round_hu(
+                    sample_mean(oblique->source, &oblique->out->grid, (int32_t[3]){x, y, z}, oblique->per_axis));
+    return true;
+}
+
+static bool resample_oblique(const struct volume *source, struct volume *out, struct err *err) {
     const double *spacing = source->grid.spacing_mm;
     double shrink = out->grid.spacing_mm[0] / fmin(spacing[0], fmin(spacing[1], spacing[2]));
     int per_axis = shrink < AVERAGE_FROM ? 1 : shrink < 2 * AVERAGE_FROM ? 2 : 4;
-    const int32_t *size = out->grid.size_ijk;
-    size_t n = 0;
-    for (int32_t z = 0; z < size[2]; z++)
-        for (int32_t y = 0; y < size[1]; y++)
-            for (int32_t x = 0; x < size[0]; x++)
-                out->hu[n++] = round_hu(sample_mean(source, &out->grid, (int32_t[3]){x, y, z}, per_axis));
+    struct oblique oblique = {.source = source, .out = out, .per_axis = per_axis};
+    return workers_share(out->grid.size_ijk[2], oblique_slices, &oblique, err);
 }
 
 static bool resample_into(const struct volume *source, struct volume *out, struct err *err) {
@@ -252,8 +279,7 @@ static bool resample_into(const struct volume *source, struct volume *out, struc
         double ijk[3];
         if (!grid_to_ijk(grid, (double[3]){0, 0, 0}, ijk))
             return err_set(err, ERR_INPUT, "the volume's axes do not span space");
-        resample_oblique(source, out);
-        return true;
+        return resample_oblique(source, out, err);
     }
     PULMO_SCOPED(taps_free_at) struct taps x = {0};
     PULMO_SCOPED(taps_free_at) struct taps y = {0};
@@ -263,7 +289,8 @@ static bool resample_into(const struct volume *source, struct volume *out, struc
         if (!taps_make(grid->size_ijk[axis], out->grid.spacing_mm[axis] / grid->spacing_mm[axis],
                        out->grid.size_ijk[axis], grid->ijk_to_lps_mm[axis][axis] < 0, taps[axis], err))
             return false;
-    return resample_aligned(source, (struct taps[3]){x, y, z}, out, err);
+    struct aligned aligned = {.source = source, .axis = (struct taps[3]){x, y, z}, .out = out};
+    return workers_share(z.size, resample_slices, &aligned, err);
 }
 
 struct volume *volume_resample_iso(const struct volume *source, double spacing_mm, struct err *err) {
