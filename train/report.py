@@ -121,12 +121,8 @@ class Report:
                          f"{self.u['auroc'][baseline]['auroc']:.3f} of 1 − max probability (chosen after the fact; "
                          "tables below).")
         if pointing["hits"] < 0.95 * pointing["cases"]:
-            better = self.x["pointing_offset"].get("HiResCAM, strongest cell within 8 mm")
-            lines.append(f"**Pointing**: the hottest point of a 4 mm lattice often lies beside a small nodule; within "
-                         f"one cell of the mask it is {share(pointing['within_4_mm'], pointing['cases'])}. "
-                         + (f"The gradient of the strongest cell within 8 mm, instead of the cell at the candidate, "
-                            f"gives {share(better['hits'], better['cases'])}, within one cell "
-                            f"{share(better['within_4_mm'], better['cases'])}." if better else ""))
+            lines.append(f"**Pointing**: the hottest voxel lies within 4 mm of the mask in "
+                         f"{share(pointing['within_4_mm'], pointing['cases'])}.")
         return "\n\n".join(lines)
 
     def froc(self):
