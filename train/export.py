@@ -100,7 +100,8 @@ def cam_tensor(model):
 
 def fine_cam_tensor(model):
     """The Relu at stride 2 that enters the second halving, by the same gradient: cells of 2 mm. On the validation
-    copies its hottest voxel lay in 76 of 76 masks, that of the join's cells of 4 mm in 62."""
+    copies its hottest voxel lay in 76 of 76 masks (through a B-spline), that of the join's cells of 4 mm in 62 (trilinear; 66
+    through a B-spline)."""
     halves = [n for n in model.graph.node if n.op_type == "Conv" and
               any(a.name == "strides" and list(a.ints) == [2, 2, 2] for a in n.attribute)]
     return halves[1].input[0]
