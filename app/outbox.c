@@ -102,21 +102,39 @@ static void settle(struct outbox *outbox, const struct store_outgoing *outgoing)
                   outgoing->destination, outgoing->name, outgoing->attempt, verdict.why);
 }
 
-bool outbox_peer_find(const struct config *config, const char *name, struct outbox_peer *out) {
+static size_t ae_title_length(const char *name) {
+    return strcspn(name, "@");
+}
+
+/* The entry of that name; else, since a PACS may move to another host or port while results wait for it, the only entry
+ * of the same AE title. Two of one AE title could be two archives: neither is guessed. */
+static bool entry_find(const struct config *config, const char *name, struct config_destination *out) {
     const char *cursor = config->destinations;
+    struct config_destination entry;
     struct err ignored = {0};
-    while (config_destination_next(&cursor, &out->entry, &ignored))
-        if (strcmp(out->entry.name, name) == 0) {
-            out->tls = (struct dicom_tls){.ca_file = config->destination_tls_ca, .require_peer_certificate = true};
-            out->dicom = (struct dicom_destination){.host = out->entry.host,
-                                                    .called_aet = out->entry.ae_title,
-                                                    .calling_aet = config->ae_title,
-                                                    .port = out->entry.port,
-                                                    .tls = *config->destination_tls_ca ? &out->tls : NULL,
-                                                    .timeout_s = (int)config->dicom_timeout_s};
+    size_t moved = 0, length = ae_title_length(name);
+    while (config_destination_next(&cursor, &entry, &ignored)) {
+        if (strcmp(entry.name, name) == 0) {
+            *out = entry;
             return true;
         }
-    return false;
+        if (ae_title_length(entry.name) == length && strncmp(entry.name, name, length) == 0 && moved++ == 0)
+            *out = entry;
+    }
+    return moved == 1;
+}
+
+bool outbox_peer_find(const struct config *config, const char *name, struct outbox_peer *out) {
+    if (!entry_find(config, name, &out->entry))
+        return false;
+    out->tls = (struct dicom_tls){.ca_file = config->destination_tls_ca, .require_peer_certificate = true};
+    out->dicom = (struct dicom_destination){.host = out->entry.host,
+                                            .called_aet = out->entry.ae_title,
+                                            .calling_aet = config->ae_title,
+                                            .port = out->entry.port,
+                                            .tls = *config->destination_tls_ca ? &out->tls : NULL,
+                                            .timeout_s = (int)config->dicom_timeout_s};
+    return true;
 }
 
 static bool stopping(struct outbox *outbox) {

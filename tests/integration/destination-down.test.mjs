@@ -1,4 +1,5 @@
-// The PACS is down when the result is ready, and Pulmo is stopped and started meanwhile: the objects arrive, once.
+// The PACS is down when the result is ready, moves to another port, and Pulmo is stopped and started meanwhile: the
+// objects arrive where the PACS is now, once.
 
 import assert from 'node:assert/strict';
 import { serve, sleep, until } from '../../packaging/appliance.mjs';
@@ -20,10 +21,13 @@ await test('destination-down', async (context) => {
   step('the result is ready and could not be sent');
 
   assert.equal(await appliance.stop(), 0);
-  const again = await serve(`${context.folder}/pulmo`, { ...appliance.settings, dicom_port: dicomPort, https_port: httpsPort });
+  await orthanc.move();
+  const destinations = `ORTHANC@127.0.0.1:${orthanc.dicomPort}`;
+  const again = await serve(`${context.folder}/pulmo`,
+    { ...appliance.settings, destinations, dicom_port: dicomPort, https_port: httpsPort });
   context.onEnd(async () => { assert.equal(await again.stop(), 0); });
   await until('no attempt after the restart', 300, () => again.log().slice(appliance.log().indexOf('stopping')).match(/ outbox not sent /));
-  step('Pulmo was stopped and started, and tried again');
+  step('Pulmo was stopped, told where the PACS is now, started, and tried again');
 
   await orthanc.start();
   const results = await until('the objects do not arrive', 600, async () => {

@@ -64,6 +64,13 @@ export class Orthanc {
     await ended;
   }
 
+  /** While it is stopped: another DICOM port from the next start on. */
+  async move() {
+    this.dicomPort = await freePort();
+    const config = JSON.parse(readFileSync(this.configPath, 'utf8'));
+    writeFileSync(this.configPath, JSON.stringify({ ...config, DicomPort: this.dicomPort }, null, 1));
+  }
+
   async get(target) {
     const answer = await request(this.httpPort, 'GET', target);
     if (answer.status !== 200) throw new Error(`Orthanc: GET ${target}: ${answer.status}`);
