@@ -24,15 +24,11 @@ static const struct tube great_vessels[] = {
     {{19, 16, 256}, {80, 6, 272}, 5, 4.5F},         /* */
     {{15, -30, 112}, {20, -10, 146}, 14.5F, 13.5F}, /* pulmonary trunk */
     {{18, -8, 148}, {-8, 2, 148}, 11.5F, 11},       /* right pulmonary artery, behind the ascending aorta */
-    {{-8, 2, 148}, {-40, 7, 146}, 11, 8.5F},        /* */
-    {{20, -8, 148}, {44, 12, 150}, 11.5F, 9},       /* left pulmonary artery */
+    {{-8, 2, 148}, {-30, 6, 146}, 11, 7.5F},        /* */
+    {{20, -8, 148}, {34, 6, 150}, 11.5F, 7.5F},     /* left pulmonary artery */
     {{-24, 0, -30}, {-24, 0, 72}, 11, 12},          /* inferior vena cava */
     {{4, 30, 300}, {6, 32, 130}, 6, 6},             /* oesophagus */
     {{6, 32, 130}, {12, 24, 20}, 6.5F, 7},          /* */
-    {{-22, 8, 122}, {-40, 6, 126}, 7, 5},           /* pulmonary veins */
-    {{-18, 18, 108}, {-40, 20, 104}, 7, 5},         /* */
-    {{26, 10, 124}, {42, 6, 128}, 7, 5},            /* */
-    {{26, 18, 110}, {42, 22, 106}, 7, 5},           /* */
 };
 static const struct ellipsoid heart[] = {
     {{26, -26, 78}, {50, 40, 42}},  /* ventricles */
@@ -86,9 +82,10 @@ static float blood_of(struct vec p) {
 /* Everything between the lungs, with its fat. */
 static float mediastinum_of(struct vec p, float vessels) {
     static const struct tube airway = {{0, 12, 320}, ANATOMY_CARINA, 10, 10};
-    static const struct tube bronchi[] = {{ANATOMY_CARINA, ANATOMY_HILUM_RIGHT, 9, 8},
-                                          {ANATOMY_CARINA, ANATOMY_HILUM_LEFT, 9, 8}};
-    float blood = vessels - 3.5F;
+    static const struct tube bronchi[] = {{ANATOMY_CARINA, ANATOMY_HILUM_RIGHT, 9, 5.5F},
+                                          {ANATOMY_CARINA, ANATOMY_HILUM_LEFT, 9, 5.5F}};
+    /* Fat clothes the great vessels, less so where they leave for the lungs. */
+    float blood = vessels - mix(3.5F, 0.8F, smoothstep(20, 32, fabsf(p.x)));
     float spine = superellipse_distance(p.x, p.y - 56, 22, 22, 2) - 1;
     float middle = fabsf(p.x) - mix(3.5F, 17, smoothstep(-62, 10, p.y)) - 9 * smoothstep(190, 250, p.z);
     float all = shape_join(blood, spine, 10);

@@ -205,10 +205,10 @@ static bool add_trachea(const struct anatomy *anatomy, struct tubes *airways, st
 
 bool trees_grow(const struct anatomy *anatomy, uint64_t seed, struct trees *out, struct err *err) {
     const struct root roots[] = {
-        {-1, {-40, 7, 146}, ANATOMY_HILUM_RIGHT, {-0.9F, 0.1F, -0.3F}, 6.0F, true},
-        {1, {44, 12, 150}, ANATOMY_HILUM_LEFT, {0.9F, 0.2F, -0.2F}, 5.8F, true},
-        {-1, {-40, 12, 116}, ANATOMY_HILUM_RIGHT, {-1, 0, 0}, 5.2F, false},
-        {1, {42, 13, 118}, ANATOMY_HILUM_LEFT, {1, 0, 0}, 5.0F, false},
+        {-1, {-28, 6, 146}, ANATOMY_HILUM_RIGHT, {-0.9F, 0.1F, -0.3F}, 6.0F, true},
+        {1, {32, 5, 150}, ANATOMY_HILUM_LEFT, {0.9F, 0.2F, -0.2F}, 5.8F, true},
+        {-1, {-20, 13, 114}, ANATOMY_HILUM_RIGHT, {-1, 0.1F, 0.1F}, 4.4F, false},
+        {1, {26, 14, 116}, ANATOMY_HILUM_LEFT, {1, 0.1F, 0.1F}, 4.4F, false},
     };
     struct trees trees = {0};
     bool grown = add_trachea(anatomy, &trees.airways, err);
