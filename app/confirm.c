@@ -246,8 +246,8 @@ bool confirm_step(const struct config *config, struct store *store, bool *idle, 
     bool asked = false;
     if (!store_confirmation_take(store, pulmo_now_ms(), &inquiry.confirmation, err))
         return false;
-    *idle =
-        !*inquiry.confirmation.study_uid || !outbox_peer_find(config, inquiry.confirmation.destination, &inquiry.peer);
+    const char *destination = store_destination_now(store, inquiry.confirmation.destination);
+    *idle = !*inquiry.confirmation.study_uid || !outbox_peer_find(config, destination, &inquiry.peer);
     if (*idle)
         return true;
     if (!inquiry_load(&inquiry, err) || (by_commitment(&inquiry) && !ask_commitment(&inquiry, &asked, err)))

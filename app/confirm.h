@@ -12,8 +12,7 @@ struct outbox_peer {
     struct dicom_tls tls;
     struct dicom_destination dicom;
 };
-/* The destination that the store knows by name (AET@host:port), also where its AE title has moved to another address;
- * false: the configuration has none, or several of that AE title and none at that address. */
+/* The destination of the name that store_destination_now tells; false: the configuration has none. */
 bool outbox_peer_find(const struct config *config, const char *name, struct outbox_peer *out);
 
 /* One due question, if any: *idle when there was none. A peer that does not answer is no error. */

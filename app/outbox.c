@@ -102,26 +102,13 @@ static void settle(struct outbox *outbox, const struct store_outgoing *outgoing)
                   outgoing->destination, outgoing->name, outgoing->attempt, verdict.why);
 }
 
-static size_t ae_title_length(const char *name) {
-    return strcspn(name, "@");
-}
-
-/* The entry of that name; else, since a PACS may move to another host or port while results wait for it, the only entry
- * of the same AE title. Two of one AE title could be two archives: neither is guessed. */
 static bool entry_find(const struct config *config, const char *name, struct config_destination *out) {
     const char *cursor = config->destinations;
-    struct config_destination entry;
     struct err ignored = {0};
-    size_t moved = 0, length = ae_title_length(name);
-    while (config_destination_next(&cursor, &entry, &ignored)) {
-        if (strcmp(entry.name, name) == 0) {
-            *out = entry;
+    while (config_destination_next(&cursor, out, &ignored))
+        if (strcmp(out->name, name) == 0)
             return true;
-        }
-        if (ae_title_length(entry.name) == length && strncmp(entry.name, name, length) == 0 && moved++ == 0)
-            *out = entry;
-    }
-    return moved == 1;
+    return false;
 }
 
 bool outbox_peer_find(const struct config *config, const char *name, struct outbox_peer *out) {

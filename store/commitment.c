@@ -15,37 +15,30 @@
 /* A peer that takes objects but is silent when asked is paused for questions alone: results must not wait for it. */
 #define QUESTION_PAUSE "asking "
 
-bool store_set_confirming(struct store *store, const char *const *names, size_t count, struct err *err) {
-    char json[STORE_CONFIRMING_SIZE] = "[";
-    size_t used = 1;
-    if (count > STORE_DESTINATIONS_MAX)
-        return err_set(err, ERR_LIMIT, "more than %d destinations", STORE_DESTINATIONS_MAX);
-    for (size_t index = 0; index < count; index++) {
-        json[used++] = index ? ',' : ' ';
-        json[used++] = '"';
-        for (const char *c = names[index]; *c && used + 9 < sizeof json; c++)
-            used += (size_t)snprintf(json + used, 7, "\\u%04x", (unsigned char)*c);
-        json[used++] = '"';
-    }
-    snprintf(json + used, sizeof json - used, "]");
-    memcpy(store->confirming, json, sizeof json);
-    return true;
+/* One that moved is asked once for all it got, under the name that it has now. */
+static bool former_names_drop(struct store *store, int64_t result_id, const char *destination, struct err *err) {
+    return sql_run(store,
+                   "DELETE FROM confirmation WHERE study_uid = (SELECT study_uid FROM result WHERE id = ?1)"
+                   " AND destination <> ?2 AND destination_now(destination) = ?2",
+                   SQL_VALUES(sql_int(result_id), sql_text(destination)), err);
 }
 
 /* The same state again, sent once more because it was not there, keeps its pause. */
 bool commitment_due(struct store *store, int64_t result_id, const char *destination, int64_t now_ms, struct err *err) {
-    return sql_run(store,
-                   "INSERT INTO confirmation (study_uid, destination, study_revision, outbox_id, due_ms)"
-                   " SELECT result.study_uid, ?2, result.study_revision, max(outbox.id), ?3"
-                   " FROM result JOIN signature ON signature.result_id = result.id"
-                   " JOIN outbox ON outbox.result_id = result.id AND outbox.destination = ?2"
-                   " WHERE result.id = ?1 AND result.superseded_by IS NULL"
-                   " GROUP BY result.id HAVING sum(outbox.state <> 'sent') = 0"
-                   " ON CONFLICT DO UPDATE SET state = 'queued', confirmed_ms = NULL,"
-                   "  attempt = CASE WHEN outbox_id = excluded.outbox_id THEN attempt ELSE 0 END,"
-                   "  due_ms = CASE WHEN outbox_id = excluded.outbox_id THEN due_ms ELSE excluded.due_ms END,"
-                   "  study_revision = excluded.study_revision, outbox_id = excluded.outbox_id",
-                   SQL_VALUES(sql_int(result_id), sql_text(destination), sql_int(now_ms)), err);
+    if (!sql_run(store,
+                 "INSERT INTO confirmation (study_uid, destination, study_revision, outbox_id, due_ms)"
+                 " SELECT result.study_uid, ?2, result.study_revision, max(outbox.id), ?3"
+                 " FROM result JOIN signature ON signature.result_id = result.id"
+                 " JOIN outbox ON outbox.result_id = result.id AND destination_now(outbox.destination) = ?2"
+                 " WHERE result.id = ?1 AND result.superseded_by IS NULL"
+                 " GROUP BY result.id HAVING sum(outbox.state <> 'sent') = 0"
+                 " ON CONFLICT DO UPDATE SET state = 'queued', confirmed_ms = NULL,"
+                 "  attempt = CASE WHEN outbox_id = excluded.outbox_id THEN attempt ELSE 0 END,"
+                 "  due_ms = CASE WHEN outbox_id = excluded.outbox_id THEN due_ms ELSE excluded.due_ms END,"
+                 "  study_revision = excluded.study_revision, outbox_id = excluded.outbox_id",
+                 SQL_VALUES(sql_int(result_id), sql_text(destination), sql_int(now_ms)), err))
+        return false;
+    return sql_changes(store) == 0 || former_names_drop(store, result_id, destination, err);
 }
 
 /* ?1 now, ?2 longest wait (see STORE_CLOCK_MARGIN_MS), ?3 destinations. */
@@ -55,9 +48,10 @@ static bool due_find(struct store *store, int64_t now_ms, struct store_confirmat
         store,
         "SELECT study_uid, destination, study_revision, outbox_id, attempt FROM confirmation"
         " WHERE state = 'queued' AND (due_ms <= ?1 OR due_ms > ?1 + ?2)"
-        " AND destination IN (SELECT value FROM json_each(?3))"
+        " AND destination_now(destination) IN (SELECT value FROM json_each(?3))"
         " AND NOT EXISTS (SELECT 1 FROM destination_pause AS pause WHERE pause.due_ms > ?1 AND pause.due_ms <= ?1 + ?2"
-        "  AND pause.destination IN (confirmation.destination, '" QUESTION_PAUSE "' || confirmation.destination))"
+        "  AND pause.destination IN (destination_now(confirmation.destination),"
+        "   '" QUESTION_PAUSE "' || destination_now(confirmation.destination)))"
         " ORDER BY due_ms LIMIT 1",
         SQL_VALUES(sql_int(now_ms), sql_int(STORE_BACKOFF_CONFIRM_MAX_MS + STORE_CLOCK_MARGIN_MS),
                    sql_text(store->confirming)),
@@ -104,7 +98,8 @@ bool store_confirmation_take(struct store *store, int64_t now_ms, struct store_c
 static const char *const objects_sql =
     "SELECT '', '', '', blob_sha256 FROM artifact JOIN outbox USING (result_id, name) JOIN result ON result.id = "
     "result_id"
-    " WHERE result.study_uid = ?1 AND superseded_by IS NULL AND destination = ?2 AND outbox.id <= ?3"
+    " WHERE result.study_uid = ?1 AND superseded_by IS NULL"
+    " AND destination_now(destination) = destination_now(?2) AND outbox.id <= ?3"
     " UNION ALL SELECT sop_class_uid, sop_instance_uid, series_uid, '' FROM instance"
     " WHERE study_uid = ?1 AND current = 1 AND ?4";
 
@@ -112,8 +107,8 @@ static bool objects_count(struct store *store, const struct store_confirmation *
                           int64_t *count, struct err *err) {
     return sql_integer(store,
                        "SELECT (SELECT count(*) FROM outbox JOIN result ON result.id = result_id"
-                       "  WHERE result.study_uid = ?1 AND superseded_by IS NULL AND destination = ?2"
-                       "  AND outbox.id <= ?3)"
+                       "  WHERE result.study_uid = ?1 AND superseded_by IS NULL"
+                       "  AND destination_now(destination) = destination_now(?2) AND outbox.id <= ?3)"
                        " + ?4 * (SELECT count(*) FROM instance WHERE study_uid = ?1 AND current = 1)",
                        SQL_VALUES(sql_text(confirmation->study_uid), sql_text(confirmation->destination),
                                   sql_int(confirmation->outbox_id), sql_int(images)),
@@ -168,7 +163,7 @@ static bool confirmation_audit(struct store *store, const struct store_confirmat
                                const char *detail, struct err *err) {
     struct store_audit audit = {.code = AUDIT_INSTANCES_TRANSFERRED,
                                 .action = action,
-                                .actor = confirmation->destination,
+                                .actor = store_destination_now(store, confirmation->destination),
                                 .study_uid = confirmation->study_uid,
                                 .detail = detail,
                                 .outcome = strcmp(action, "confirmed") ? AUDIT_MINOR_FAILURE : AUDIT_SUCCESS};
@@ -178,12 +173,13 @@ static bool confirmation_audit(struct store *store, const struct store_confirmat
 static bool questions_pause(struct store *store, const struct store_confirmation *confirmation, int64_t now_ms,
                             struct err *err) {
     char name[STORE_DESTINATION_SIZE + sizeof QUESTION_PAUSE];
-    snprintf(name, sizeof name, QUESTION_PAUSE "%s", confirmation->destination);
+    snprintf(name, sizeof name, QUESTION_PAUSE "%s", store_destination_now(store, confirmation->destination));
     return outbox_pause(store, name, now_ms, err);
 }
 
 static bool questions_resume(struct store *store, const struct store_confirmation *confirmation, struct err *err) {
-    return sql_run(store, "DELETE FROM destination_pause WHERE destination = '" QUESTION_PAUSE "' || ?1",
+    return sql_run(store,
+                   "DELETE FROM destination_pause WHERE destination = '" QUESTION_PAUSE "' || destination_now(?1)",
                    SQL_VALUES(sql_text(confirmation->destination)), err);
 }
 
@@ -211,7 +207,8 @@ static bool resend(struct store *store, const struct store_confirmation *confirm
                    struct err *err) {
     return sql_run(store,
                    "UPDATE outbox SET state = 'queued', attempt = 0, refusals = 0, due_ms = ?3 WHERE state = 'sent'"
-                   " AND destination = ?2 AND result_id IN (SELECT id FROM result WHERE study_uid = ?1"
+                   " AND destination_now(destination) = destination_now(?2) AND result_id IN (SELECT id FROM result "
+                   "WHERE study_uid = ?1"
                    "  AND superseded_by IS NULL)",
                    SQL_VALUES(sql_text(confirmation->study_uid), sql_text(confirmation->destination), sql_int(now_ms)),
                    err);

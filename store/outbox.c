@@ -14,25 +14,14 @@
 #include "store/handle.h"
 #include "store/holder.h"
 
-bool store_set_destinations(struct store *store, const char *const *names, size_t count, struct err *err) {
-    if (count > STORE_DESTINATIONS_MAX)
-        return err_set(err, ERR_LIMIT, "more than %d destinations", STORE_DESTINATIONS_MAX);
-    for (size_t index = 0; index < count; index++)
-        if (!*names[index] || strlen(names[index]) >= STORE_DESTINATION_SIZE)
-            return err_set(err, ERR_CONFIG, "destination '%.80s': its name is empty or too long", names[index]);
-    for (size_t index = 0; index < count; index++)
-        snprintf(store->destinations[index], STORE_DESTINATION_SIZE, "%s", names[index]);
-    store->destination_count = count;
-    return true;
-}
-
 /* ?1 now, ?2 longest lease, ?3 longest wait: see STORE_CLOCK_MARGIN_MS. */
 static bool due_find(struct store *store, int64_t now_ms, struct store_outgoing *out, struct err *err) {
     PULMO_SCOPED(sql_done_at)
     sqlite3_stmt *statement = sql_prepare(
         store,
-        "SELECT outbox.id, outbox.destination, outbox.result_id, outbox.name, attempt, blob_sha256 FROM outbox"
-        " JOIN artifact USING (result_id, name) LEFT JOIN destination_pause AS pause USING (destination)"
+        "SELECT outbox.id, destination_now(outbox.destination), outbox.result_id, outbox.name, attempt, blob_sha256"
+        " FROM outbox JOIN artifact USING (result_id, name)"
+        " LEFT JOIN destination_pause AS pause ON pause.destination = destination_now(outbox.destination)"
         " WHERE state IN ('queued', 'leased')"
         " AND ((state = 'queued' AND (outbox.due_ms <= ?1 OR outbox.due_ms > ?1 + ?3))"
         "  OR (state = 'leased' AND (leased_until_ms <= ?1 OR leased_until_ms > ?1 + ?2)))"

@@ -24,14 +24,15 @@
 
 /* Every destination that got the result, of those that are asked to confirm (?1, JSON), has confirmed this very state;
  * at least one has. ?2 = confirmed, and received, no later. */
-#define CONFIRMED                                                                                                \
-    " standing = 'signed' AND last_received_ms <= ?2"                                                            \
-    " AND EXISTS (SELECT 1 FROM confirmation WHERE confirmation.study_uid = retention.study_uid"                 \
-    "  AND destination IN (SELECT value FROM json_each(?1)))"                                                    \
-    " AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.result_id = retention.result_id"                         \
-    "  AND destination IN (SELECT value FROM json_each(?1))"                                                     \
-    "  AND NOT EXISTS (SELECT 1 FROM confirmation WHERE confirmation.study_uid = retention.study_uid"            \
-    "   AND confirmation.destination = outbox.destination AND state = 'confirmed' AND study_revision = revision" \
+#define CONFIRMED                                                                                     \
+    " standing = 'signed' AND last_received_ms <= ?2"                                                 \
+    " AND EXISTS (SELECT 1 FROM confirmation WHERE confirmation.study_uid = retention.study_uid"      \
+    "  AND destination_now(destination) IN (SELECT value FROM json_each(?1)))"                        \
+    " AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.result_id = retention.result_id"              \
+    "  AND destination_now(destination) IN (SELECT value FROM json_each(?1))"                         \
+    "  AND NOT EXISTS (SELECT 1 FROM confirmation WHERE confirmation.study_uid = retention.study_uid" \
+    "   AND destination_now(confirmation.destination) = destination_now(outbox.destination)"          \
+    "   AND state = 'confirmed' AND study_revision = revision"                                        \
     "   AND outbox_id >= outbox.id AND confirmed_ms <= ?2))"
 
 static bool eligible_find(struct store *store, int64_t confirmed_before_ms, char study_uid[DICOM_UID_SIZE],

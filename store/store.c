@@ -13,6 +13,7 @@
 
 #include "store/backup.h"
 #include "store/blob.h"
+#include "store/destination.h"
 #include "store/handle.h"
 #include "store/holder.h"
 #include "store/migrate.h"
@@ -75,8 +76,9 @@ static bool connection_prepare(struct store *store, struct err *err) {
     sqlite3_extended_result_codes(store->database, 1);
     sqlite3_db_config(store->database, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     sqlite3_db_config(store->database, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
-    return sql_script(store, "PRAGMA journal_mode = WAL", err) && sql_script(store, "PRAGMA synchronous = FULL", err) &&
-           sql_script(store, "PRAGMA foreign_keys = ON", err) && sql_script(store, "PRAGMA cache_size = -8192", err);
+    return destination_function_add(store, err) && sql_script(store, "PRAGMA journal_mode = WAL", err) &&
+           sql_script(store, "PRAGMA synchronous = FULL", err) && sql_script(store, "PRAGMA foreign_keys = ON", err) &&
+           sql_script(store, "PRAGMA cache_size = -8192", err);
 }
 
 static bool database_open(struct store *store, struct err *err) {

@@ -281,14 +281,19 @@ bool store_sign_user(struct store *store, const struct store_job *job, char *use
 /* ---- outbox ------------------------------------------------------------------------------------------ */
 
 struct store_outgoing {
-    int64_t id; /* 0 = none due */
-    char destination[64], name[64], path[512], lease[40];
+    int64_t id;           /* 0 = none due */
+    char destination[64]; /* as it is known now: store_destination_now */
+    char name[64], path[512], lease[40];
     int64_t result_id;
     uint32_t attempt;
 };
 /* Destinations by name, from the configuration; new results are queued for each. Call once after open. */
 bool store_set_destinations(struct store *store, const char *const *names, size_t count,
                             struct err *err) PULMO_MUST_USE;
+/* The name (AET@host:port) under which a destination of that name is known now: the same while the configuration has
+ * it; else, since a PACS may move to another host or port while results wait for it, the only one of the same AE title
+ * (two of one AE title could be two archives: neither is guessed); else name itself. Borrows from both. */
+const char *store_destination_now(const struct store *store, const char *name);
 bool store_outbox_take(struct store *store, int64_t now_ms, struct store_outgoing *out, struct err *err) PULMO_MUST_USE;
 bool store_outbox_sent(struct store *store, const struct store_outgoing *outgoing, struct err *err) PULMO_MUST_USE;
 /* Transient: again with exponential back-off up to an hour, for as long as it takes; permanent (the peer refused the

@@ -208,6 +208,77 @@ static void test_every_destination(void **state) {
     assert_string_equal(purge(fixture, &any).study_uid, "1.2.3");
 }
 
+static const char *const here[] = {"PACS@old.example:104"};
+static const char *const there[] = {"PACS@new.example:11112"};
+
+/* What a PACS got and confirmed at its former address counts at its present one, and so does what it is asked there. */
+static void test_moved(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    struct store_object *objects = NULL;
+    size_t count = 0;
+    ask(fixture, here, 1);
+    confirmed(fixture, "1.2.1");
+    int64_t half = analysed(fixture, "1.2.2");
+    sign(fixture, "1.2.3", analysed(fixture, "1.2.3"));
+    send_all(fixture); /* the report of 1.2.2, all of 1.2.3 */
+    struct store_confirmation asked = question(fixture, 0);
+    assert_string_equal(asked.study_uid, "1.2.3");
+    ask(fixture, there, 1);
+    assert_string_equal(purge(fixture, &any).study_uid, "1.2.1");
+    assert_string_equal(purge(fixture, &any).study_uid, "");
+    sign(fixture, "1.2.2", half);
+    send_all(fixture);
+    struct store_confirmation next = question(fixture, 0);
+    assert_string_equal(next.study_uid, "1.2.2");
+    assert_string_equal(next.destination, there[0]);
+    assert_good(store_confirmation_objects(fixture->store, &next, true, &objects, &count, &err));
+    assert_int_equal(count, 4); /* the report that went to the former address, too */
+    free(objects);
+    assert_good(store_confirmation_confirmed(fixture->store, &next, "C-FIND", pulmo_now_ms(), &err));
+    assert_string_equal(purge(fixture, &any).study_uid, "1.2.2");
+    assert_string_equal(purge(fixture, &any).study_uid, "");
+    assert_good(store_confirmation_confirmed(fixture->store, &asked, "C-FIND", pulmo_now_ms(), &err));
+    assert_string_equal(purge(fixture, &any).study_uid, "1.2.3");
+    assert_whole(fixture);
+}
+
+/* A report that the PACS has lost is sent again to where it is now, and asked for once, under its name of now. */
+static void test_moved_and_denied(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    struct store_denial missing = {.why = "the SR is not there", .result_missing = true};
+    ask(fixture, here, 1);
+    sign(fixture, "1.2.3", analysed(fixture, "1.2.3"));
+    send_all(fixture);
+    ask(fixture, there, 1);
+    struct store_confirmation asked = question(fixture, 0);
+    assert_string_equal(asked.destination, here[0]);
+    assert_good(store_confirmation_failed(fixture->store, &asked, &missing, pulmo_now_ms(), &err));
+    send_all(fixture);
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM confirmation"), 1);
+    asked = question(fixture, 0);
+    assert_string_equal(asked.destination, there[0]);
+    assert_good(store_confirmation_confirmed(fixture->store, &asked, "C-FIND", pulmo_now_ms(), &err));
+    assert_string_equal(purge(fixture, &any).study_uid, "1.2.3");
+}
+
+/* Two archives of one AE title: neither is taken for the former one, whose word counts no more. */
+static void test_moved_ambiguously(void **state) {
+    static const char *const two[] = {"PACS@new.example:1", "PACS@new.example:2"};
+    struct fixture *fixture = *state;
+    ask(fixture, here, 1);
+    confirmed(fixture, "1.2.3");
+    ask(fixture, two, 2);
+    assert_string_equal(store_destination_now(fixture->store, here[0]), here[0]);
+    assert_string_equal(store_destination_now(fixture->store, "PACSX@old.example:104"), "PACSX@old.example:104");
+    assert_string_equal(store_destination_now(fixture->store, two[1]), two[1]);
+    assert_string_equal(purge(fixture, &any).study_uid, "");
+    ask(fixture, there, 1);
+    assert_string_equal(store_destination_now(fixture->store, here[0]), there[0]);
+    assert_string_equal(purge(fixture, &any).study_uid, "1.2.3");
+}
+
 /* The days count from the confirmation, or from the last image where that came later; the oldest goes first. */
 static void test_days_and_order(void **state) {
     struct fixture *fixture = *state;
@@ -555,6 +626,9 @@ int main(void) {
         TEST(test_kept),
         TEST(test_nobody_confirms),
         TEST(test_every_destination),
+        TEST(test_moved),
+        TEST(test_moved_and_denied),
+        TEST(test_moved_ambiguously),
         TEST(test_days_and_order),
         TEST(test_stale_answer),
         TEST(test_denied),

@@ -185,7 +185,8 @@ async function somethingMissing(hospital) {
   return study;
 }
 
-/** Signed while the PACS is down: nothing is purged before it is up, has the results, and says so by C-FIND. */
+/** Signed while the PACS is down, which moves to another port meanwhile: nothing is purged before it is up, has the results,
+ *  and says so by C-FIND, also of what it got at its former address. */
 async function pacsDown(hospital) {
   const { orthanc, context: { step } } = hospital;
   await hospital.appliance.stop();
@@ -196,12 +197,16 @@ async function pacsDown(hospital) {
   await hospital.sign(study);
   await hospital.logged(/outbox not sent /);
   await hospital.assertKept(study, 'with the PACS down nothing is confirmed');
-  step('the PACS is down: kept');
+  await hospital.appliance.stop();
+  await orthanc.move();
+  await hospital.start('/find', { confirm_images: 1 });
+  await hospital.assertKept(study, 'told where it is now, nothing is confirmed either');
+  step('the PACS is down: kept; Pulmo was told where it will be');
   await orthanc.start();
   await hospital.logged(uidLine('confirm confirmed', study.uid), 120);
   assert.match(hospital.appliance.log().slice(hospital.looked), /confirmed .*by="C-FIND"/);
   await hospital.purged(study);
-  step('the PACS is up: sent, confirmed by C-FIND, purged');
+  step('the PACS is up at another address: sent, confirmed by C-FIND, purged');
 }
 
 /** A disk above its high mark gives up what is confirmed, whatever its days; and says so when nothing is left. */
