@@ -4,6 +4,7 @@
 #include "app/stop.h"
 #include "dicom/dicom.h"
 #include "log.h"
+#include "tally.h"
 
 #include <malloc.h>
 #include <poll.h>
@@ -16,6 +17,8 @@
 #define HANDLES_IDLE_MAX 64
 #define ARENAS_MAX 2
 #define KEEP_WAIT_MS 250
+/* A kind of its own beside those of enum dicom_event_kind. */
+#define EVENT_NOT_STORED (DICOM_EVENT_PROTOCOL_ERROR + 1)
 
 /* Store handles for association threads: a handle belongs to one thread at a time, so each call borrows one. */
 struct reception {
@@ -27,6 +30,7 @@ struct reception {
     struct store *idle[HANDLES_IDLE_MAX];
     size_t idle_count;
     struct persist_closings closings;
+    struct tally *tally; /* of what peers do: neither log nor audit trail grow as fast as they like */
 };
 
 static struct store *borrow(struct reception *reception, struct err *err) {
@@ -55,7 +59,7 @@ static bool on_instance(void *context, const struct instance *instance, struct e
         return false;
     bool stored = store_journal_put(reception->journal, store, instance, err);
     give_back(reception, store);
-    if (!stored)
+    if (!stored && tally_note(reception->tally, EVENT_NOT_STORED, instance->peer_address, pulmo_monotonic_ms()))
         log_event(LOG_ERROR, "scp", "instance not stored", "sop_instance_uid=%s kind=\"%s\" reason=\"%s\"",
                   instance->sop_instance_uid, err->kind ? err_kind_name(err->kind) : "", err->text);
     return stored;
@@ -72,17 +76,27 @@ static const struct event_row {
     [DICOM_EVENT_ASSOCIATION_REJECTED] = {"association rejected", "110113", "E", 4, LOG_WARNING},
     [DICOM_EVENT_INSTANCE_REFUSED] = {"instance refused", "110113", "E", 4, LOG_WARNING},
     [DICOM_EVENT_PROTOCOL_ERROR] = {"protocol error", "110113", "E", 4, LOG_WARNING},
+    [EVENT_NOT_STORED] = {"instance not stored", "", "", 0, LOG_ERROR}, /* the refusal is audited */
+};
+
+/* An event, and whether it is told on its own. */
+struct occurrence {
+    const struct dicom_event *event;
+    bool told;
 };
 
 /* In one commit with what other associations write: a C-ECHO's two events need not wait for a turn of their own. */
 static bool record(struct store *store, void *context, struct err *err) {
-    const struct dicom_event *event = context;
+    const struct occurrence *occurrence = context;
+    const struct dicom_event *event = occurrence->event;
     const struct event_row *row = &event_rows[event->kind];
     if (event->kind == DICOM_EVENT_ASSOCIATION_OPENED &&
         !store_association_opened(store, event->association_id, event->calling_aet, event->peer_address, err))
         return false;
     if (event->kind == DICOM_EVENT_ASSOCIATION_CLOSED && !store_association_closed(store, event->association_id, err))
         return false;
+    if (!occurrence->told)
+        return true;
     char detail[512];
     snprintf(detail, sizeof detail, "%s; called %s; instance %s; status 0x%04X; %s", row->name,
              event->called_aet ? event->called_aet : "", event->sop_instance_uid ? event->sop_instance_uid : "-",
@@ -100,16 +114,53 @@ static bool record(struct store *store, void *context, struct err *err) {
 static void on_event(void *context, const struct dicom_event *event) {
     struct reception *reception = context;
     const struct event_row *row = &event_rows[event->kind];
-    log_event(row->level, "scp", row->name, "peer=%s calling=\"%s\" status=0x%04X detail=\"%s\"",
-              event->peer_address ? event->peer_address : "", event->calling_aet ? event->calling_aet : "",
-              event->status, event->detail ? event->detail : "");
+    const char *peer = event->peer_address ? event->peer_address : "";
+    struct occurrence occurrence = {event, tally_note(reception->tally, (int)event->kind, peer, pulmo_monotonic_ms())};
+    if (occurrence.told)
+        log_event(row->level, "scp", row->name, "peer=%s calling=\"%s\" status=0x%04X detail=\"%s\"", peer,
+                  event->calling_aet ? event->calling_aet : "", event->status, event->detail ? event->detail : "");
+    else if (event->kind > DICOM_EVENT_ASSOCIATION_CLOSED) /* nothing to note of it but its number */
+        return;
     struct err err = {0};
-    struct dicom_event borrowed = *event;
-    bool recorded = store_journal_run(reception->journal, record, &borrowed, &err);
+    bool recorded = store_journal_run(reception->journal, record, &occurrence, &err);
     if (!recorded && event->kind == DICOM_EVENT_ASSOCIATION_CLOSED)
         persist_closing_add(&reception->closings, event->association_id);
-    if (!recorded)
+    if (!recorded && occurrence.told)
         log_err(LOG_ERROR, "scp", "event not recorded", &err);
+}
+
+static bool sum_record(struct store *store, const struct tally_sum *sum, struct err *err) {
+    const struct event_row *row = &event_rows[sum->kind];
+    char detail[160];
+    snprintf(detail, sizeof detail, "%s; %lld more within %lld s%s, not listed one by one", row->name,
+             (long long)sum->count, (long long)((sum->span_ms + 999) / 1000), *sum->peer ? "" : " by other peers");
+    struct store_audit audit = {.code = row->code,
+                                .action = row->action,
+                                .actor = "",
+                                .address = sum->peer,
+                                .study_uid = "",
+                                .detail = detail,
+                                .outcome = row->outcome};
+    return sum->kind == EVENT_NOT_STORED || store_audit_append(store, &audit, err);
+}
+
+/* What was not told one by one, once a minute; all: now. */
+static void write_sums(struct reception *reception, bool all) {
+    struct tally_sum sum;
+    while (tally_take(reception->tally, pulmo_monotonic_ms(), all, &sum)) {
+        struct err err = {0};
+        struct store *store = borrow(reception, &err);
+        bool recorded = store && sum_record(store, &sum, &err);
+        if (store)
+            give_back(reception, store);
+        if (!recorded) {
+            tally_put_back(reception->tally, &sum);
+            log_err(LOG_ERROR, "scp", "events not recorded", &err);
+            return;
+        }
+        log_event(event_rows[sum.kind].level, "scp", event_rows[sum.kind].name, "peer=%s more=%lld within_s=%lld",
+                  *sum.peer ? sum.peer : "others", (long long)sum.count, (long long)((sum.span_ms + 999) / 1000));
+    }
 }
 
 /* An association that ended unseen would hold its studies open. */
@@ -186,6 +237,7 @@ static bool listen_until_stopped(struct reception *reception, struct err *err) {
     while (outbox && !stop_requested) {
         poll(NULL, 0, 250);
         write_closings(reception);
+        write_sums(reception, false);
     }
     bool good = outbox != NULL;
     if (secure)
@@ -245,6 +297,7 @@ static bool receive(struct reception *reception, struct err *err) {
     if (!keeper_start(reception, err))
         return false;
     bool good = audit_application(reception, "110120", err) && listen_until_stopped(reception, err);
+    write_sums(reception, true);
     keeper_stop(reception);
     if (good && !audit_application(reception, "110121", &ignored))
         log_err(LOG_ERROR, "scp", "stop not recorded", &ignored);
@@ -256,14 +309,15 @@ bool reception_run(const struct config *config, struct err *err) {
         .config = config, .lock = PTHREAD_MUTEX_INITIALIZER, .closings.lock = PTHREAD_MUTEX_INITIALIZER};
     /* An arena keeps its largest load. Eight a core, glibc's default, went on growing for 30,000 associations. */
     (void)mallopt(M_ARENA_MAX, ARENAS_MAX);
-    struct store *store = processes_store_open(config, err);
-    if (!store)
-        return false;
-    bool good = store_associations_reset(store, err);
-    give_back(&reception, store);
+    reception.tally = tally_new(err);
+    struct store *store = reception.tally ? processes_store_open(config, err) : NULL;
+    bool good = store && store_associations_reset(store, err);
+    if (store)
+        give_back(&reception, store);
     good = good && receive(&reception, err);
     while (reception.idle_count)
         store_close(reception.idle[--reception.idle_count]);
+    tally_free(reception.tally);
     pthread_mutex_destroy(&reception.lock);
     return good;
 }

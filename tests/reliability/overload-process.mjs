@@ -1,11 +1,10 @@
-// What presses on the appliance, in a thread of its own so that the measuring thread is not kept waiting by it: attackers
+// What presses on the appliance, in a process of its own so that the measuring one is not kept waiting by it: attackers
 // that come back whenever they are thrown out, or associations that are aborted.
 
-import { parentPort, workerData } from 'node:worker_threads';
 import { sleep } from '../../packaging/appliance.mjs';
 import { abortMany, attackDicom, attackHttps } from './overload-peers.mjs';
 
-const { dicomPort, httpsPort, attackers, aborts } = workerData;
+const { dicomPort, httpsPort, attackers, aborts } = JSON.parse(process.argv[2]);
 const BACK_MS = 300;
 const held = {}; // kind of attack -> how long each of its connections was let, in ms
 let stopped = false;
@@ -19,13 +18,12 @@ async function attack({ kind, protocol, from }) {
   }
 }
 
-parentPort.on('message', () => {
+process.on('message', () => {
   stopped = true;
-  parentPort.postMessage({ held });
-  parentPort.close();
+  process.send({ held });
 });
 if (aborts) {
   await abortMany({ ...aborts, port: aborts.protocol === 'dicom' ? dicomPort : httpsPort });
-  parentPort.postMessage('done');
+  process.send('done');
 }
 for (const attacker of attackers ?? []) attack(attacker);
