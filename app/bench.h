@@ -8,7 +8,7 @@
 #include <sys/types.h>
 
 /* As commands of the tool; argv[0] = the part's name. */
-extern const struct command bench_devices, bench_ingest;
+extern const struct command bench_devices, bench_ingest, bench_plan;
 
 enum bench_receiver { BENCH_PULMO, BENCH_ORTHANC, BENCH_STORESCP, BENCH_RECEIVERS };
 
