@@ -8,7 +8,7 @@
 #include <sys/types.h>
 
 /* As commands of the tool; argv[0] = the part's name. */
-extern const struct command bench_devices, bench_ingest, bench_plan;
+extern const struct command bench_devices, bench_engine, bench_ingest, bench_plan;
 
 enum bench_receiver { BENCH_PULMO, BENCH_ORTHANC, BENCH_STORESCP, BENCH_RECEIVERS };
 
@@ -42,5 +42,27 @@ struct bench_floor {
     double files_s, segment_s;
 };
 bool bench_floor_measure(const char *folder, size_t size, struct bench_floor *out, struct err *err) PULMO_MUST_USE;
+
+double bench_wall_s(void);
+double bench_processor_s(void); /* of all threads of this process */
+#define BENCH_ROUNDS_MAX 64
+/* count: 1 .. BENCH_ROUNDS_MAX. */
+double bench_median(const double *values, size_t count);
+
+/* A chest on disk, of so many slices: their pitch is what covers the lungs, so that each is one that a scanner could
+ * have made. Ends, files and all, with bench_phantom_free, also after a failure. */
+struct bench_phantom_config {
+    const char *folder; /* where its folder is made */
+    int64_t slices, nodules;
+};
+struct bench_phantom {
+    char folder[2048];
+    struct file_list files;
+    double pitch_mm;
+};
+bool bench_phantom_make(const struct bench_phantom_config *config, struct bench_phantom *out,
+                        struct err *err) PULMO_MUST_USE;
+void bench_phantom_free(struct bench_phantom *phantom);
+void bench_folder_remove(const char *folder);
 
 #endif

@@ -6,7 +6,6 @@
 #include "phantom/phantom.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -53,22 +52,9 @@ static int64_t slices_of(const struct bench *bench, int which) {
     return nodelay_of(which) ? bench->slices : (bench->slices + 9) / 10;
 }
 
-static double now_s(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
 static int compare(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
-}
-
-static double median(const double *values, size_t count) {
-    double sorted[ROUNDS_MAX];
-    memcpy(sorted, values, count * sizeof *sorted);
-    qsort(sorted, count, sizeof *sorted, compare);
-    return count % 2 ? sorted[count / 2] : (sorted[count / 2 - 1] + sorted[count / 2]) / 2;
 }
 
 /* ---- C-ECHO beside the load -------------------------------------------------------------------------- */
@@ -91,9 +77,9 @@ static void *run_echo(void *context) {
                                                   .timeout_s = 30};
     while (!atomic_load(&echo->stops) && echo->count < ECHOES_MAX) {
         struct err err = {0};
-        double began_s = now_s();
+        double began_s = bench_wall_s();
         if (dicom_echo(&destination, &err))
-            echo->waits_ms[echo->count++] = (now_s() - began_s) * 1000;
+            echo->waits_ms[echo->count++] = (bench_wall_s() - began_s) * 1000;
         else
             echo->failed++;
         nanosleep(&(struct timespec){.tv_nsec = ECHO_PAUSE_MS * 1000000L}, NULL);
@@ -129,14 +115,14 @@ static bool senders_run(const struct bench *bench, const struct bench_server *se
                         struct err *err) {
     pid_t senders[ASSOCIATIONS_MAX];
     int started = 0, failed = 0;
-    double began_s = now_s();
+    double began_s = bench_wall_s();
     while (started < associations_of(which) && sender_start(bench, server, which, &senders[started], err))
         started++;
     for (int index = 0; index < started; index++)
         failed += bench_wait(senders[index]) != 0;
     if (started < associations_of(which))
         return false;
-    *rate_s = (double)(slices_of(bench, which) * started) / (now_s() - began_s);
+    *rate_s = (double)(slices_of(bench, which) * started) / (bench_wall_s() - began_s);
     return failed == 0 || err_set(err, ERR_NETWORK, "%d of %d senders to %s failed", failed, started, server->name);
 }
 
@@ -215,18 +201,11 @@ static bool study_make(struct bench *bench, struct err *err) {
     return phantom_make(&config, &phantom, err) && dicom_ct_write(phantom.volume, &write, err) && part_link(bench, err);
 }
 
-static int remove_one(const char *path, const struct stat *status, int type, struct FTW *walk) {
-    (void)status;
-    (void)type;
-    (void)walk;
-    return remove(path);
-}
-
 static void bench_end_at(struct bench **bench) {
     for (int index = 0; *bench && index < BENCH_RECEIVERS; index++)
         bench_server_stop(&(*bench)->servers[index]);
-    if (*bench && (*bench)->folder[0])
-        nftw((*bench)->folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    if (*bench)
+        bench_folder_remove((*bench)->folder);
     free(*bench);
 }
 
@@ -257,7 +236,7 @@ static double rate_median(const struct bench *bench, int which, int receiver) {
     double rates[ROUNDS_MAX];
     for (int64_t round = 0; round < bench->rounds; round++)
         rates[round] = bench->figures[round][which][receiver].rate_s;
-    return median(rates, (size_t)bench->rounds);
+    return bench_median(rates, (size_t)bench->rounds);
 }
 
 /* Pulmo's rate against another figure of the same round. */
@@ -267,7 +246,7 @@ static double ratio_median(const struct bench *bench, int which, int receiver) {
         const struct figure *figures = bench->figures[round][which];
         ratios[round] = figures[receiver].rate_s > 0 ? figures[BENCH_PULMO].rate_s / figures[receiver].rate_s : 0;
     }
-    return median(ratios, (size_t)bench->rounds);
+    return bench_median(ratios, (size_t)bench->rounds);
 }
 
 static double floor_ratio_median(const struct bench *bench, int which, bool segment) {
@@ -275,7 +254,7 @@ static double floor_ratio_median(const struct bench *bench, int which, bool segm
     for (int64_t round = 0; round < bench->rounds; round++)
         ratios[round] = bench->figures[round][which][BENCH_PULMO].rate_s /
                         (segment ? bench->floors[round].segment_s : bench->floors[round].files_s);
-    return median(ratios, (size_t)bench->rounds);
+    return bench_median(ratios, (size_t)bench->rounds);
 }
 
 /* The worst round's. */
@@ -291,7 +270,7 @@ static double floor_median(const struct bench *bench, bool segment) {
     double rates[ROUNDS_MAX];
     for (int64_t round = 0; round < bench->rounds; round++)
         rates[round] = segment ? bench->floors[round].segment_s : bench->floors[round].files_s;
-    return median(rates, (size_t)bench->rounds);
+    return bench_median(rates, (size_t)bench->rounds);
 }
 
 static void print_table(const struct bench *bench) {

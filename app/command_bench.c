@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct command *const parts[] = {&bench_devices, &bench_ingest, &bench_plan};
+static const struct command *const parts[] = {&bench_devices, &bench_engine, &bench_ingest, &bench_plan};
 #define PART_COUNT (sizeof parts / sizeof *parts)
 
 static int run(int argc, char **argv) {

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* Of libgomp, which libdnnl is linked to; <omp.h> belongs to each compiler's own OpenMP. */
 extern int omp_get_max_threads(void);
@@ -180,6 +181,24 @@ const struct shape *infer_program_shape(const struct program *program, int value
     return &program->tensors[value].shape;
 }
 
+int infer_program_steps(const struct program *program) {
+    return program->step_count;
+}
+
+const struct graph_node *infer_program_step_node(const struct program *program, int step) {
+    const struct graph_node *node = program->steps[step].node;
+    return node->name ? node : NULL;
+}
+
+bool infer_program_step_convolves(const struct program *program, int step) {
+    const_dnnl_primitive_desc_t desc = NULL;
+    dnnl_primitive_kind_t kind = dnnl_undefined_primitive;
+    return program->steps[step].primitive &&
+           dnnl_primitive_get_primitive_desc(program->steps[step].primitive, &desc) == dnnl_success &&
+           dnnl_primitive_desc_query(desc, dnnl_query_primitive_kind, 0, &kind) == dnnl_success &&
+           kind == dnnl_convolution;
+}
+
 const struct program_figures *infer_program_figures(const struct program *program) {
     return &program->figures;
 }
@@ -338,6 +357,27 @@ bool infer_runner_run(struct runner *runner, const struct dropout_keys *dropout,
     bool good = true;
     for (int i = 0; good && i < runner->program->step_count; i++)
         good = step_run(runner, i, dropout, err);
+    infer_backend_leave(before);
+    return good;
+}
+
+/* What else runs on the machine does not show in it. */
+static uint64_t processor_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+}
+
+bool infer_runner_time(struct runner *runner, const struct dropout_keys *dropout, uint64_t *step_ns, struct err *err) {
+    int before = infer_backend_enter();
+    bool good = true;
+    uint64_t mark = processor_ns();
+    for (int i = 0; good && i < runner->program->step_count; i++) {
+        good = step_run(runner, i, dropout, err);
+        uint64_t now = processor_ns();
+        step_ns[i] += now - mark;
+        mark = now;
+    }
     infer_backend_leave(before);
     return good;
 }

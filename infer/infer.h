@@ -105,18 +105,42 @@ struct infer_gate_result {
 bool infer_gate(struct infer_session *session, const float *frame, struct infer_gate_result *out,
                 struct err *err) PULMO_MUST_USE;
 
-/* What a session costs in memory, for `pulmo bench plan`. Stage 0 = detector tile, 1 = candidate trunk, 2 = candidate
- * passes (present once a pass has run). */
+/* ---- measurements, for `pulmo bench`: infer/measure.c ------------------------------------------------------- */
+
+/* What a stage costs in memory, and what fusion made of its graph. */
 struct infer_plan_figures {
+    const char *stage;     /* static */
     size_t arena_bytes;    /* planned, for one worker */
     size_t least_bytes;    /* the most that is alive at once: no plan can do with less */
     size_t separate_bytes; /* every activation by itself */
     size_t weight_bytes;   /* packed, shared by the workers */
     int primitives, kernels, reorders, sums_in_place;
+    int nodes, convolutions, relus, residuals, attentions; /* of the fused graph; relus and residuals inside others */
     unsigned workers;
 };
-#define INFER_STAGES 3
+#define INFER_STAGES 5 /* detector tile, candidate trunk, one pass, many passes, quality gate */
+/* Compiles the passes of stage 2, which otherwise happens when they are first asked for. */
+bool infer_session_prepare(struct infer_session *session, uint32_t passes, struct err *err) PULMO_MUST_USE;
+/* False where the model has no such stage, or it is not compiled yet. */
 bool infer_session_plan(const struct infer_session *session, int stage, struct infer_plan_figures *out);
+
+/* A step of the detector: a primitive, a kernel of ours, or a change of layout. */
+struct infer_step_figures {
+    const char *layer, *operation; /* of the model; static text for what is no layer */
+    double operations;             /* a multiplication and an addition are two; 0 where a product is no yardstick */
+    bool large;                    /* a convolution of 3 x 3 x 3 and stride 1 */
+};
+unsigned infer_session_threads(const struct infer_session *session);
+int infer_detector_steps(const struct infer_session *session);
+void infer_detector_step(const struct infer_session *session, int step, struct infer_step_figures *out);
+/* Runs a made-up tile on one of the session's threads and adds the processor time of each step; step_ns may be NULL. */
+bool infer_detector_run(struct infer_session *session, unsigned worker, uint64_t *step_ns,
+                        struct err *err) PULMO_MUST_USE;
+/* What one thread reaches at a product of two square float matrices in the library that the primitives are of:
+ * operations a second of processor time, the best of some. The yardstick of a convolution. */
+bool infer_backend_peak(double *out, struct err *err) PULMO_MUST_USE;
+
+/* ---- candidates --------------------------------------------------------------------------------------------- */
 
 /* Stage 2 on one candidate: trunk once, then pass_count stochastic passes as one batch; a pass is keyed by
  * (seed, candidate, pass). dropout: rate in [0,1), or negative for the rate in the graph. pass_count 0 = one

@@ -35,6 +35,14 @@ void infer_runner_free_at(struct runner **runner);
 float *infer_runner_input(struct runner *runner, int index);
 /* Allocates nothing. ERR_INPUT names the layer whose result holds NaN or infinity. dropout NULL = none. */
 bool infer_runner_run(struct runner *runner, const struct dropout_keys *dropout, struct err *err) PULMO_MUST_USE;
+/* The same, and adds to step_ns[n] the processor time that step n took. */
+bool infer_runner_time(struct runner *runner, const struct dropout_keys *dropout, uint64_t *step_ns,
+                       struct err *err) PULMO_MUST_USE;
+int infer_program_steps(const struct program *program);
+/* The node that step n computes, or a part of it; NULL where it brings an output into its layout. */
+const struct graph_node *infer_program_step_node(const struct program *program, int step);
+bool infer_program_step_convolves(const struct program *program,
+                                  int step); /* not a reorder or a sum of a convolution */
 /* Plain row-major output `index` of the graph, valid until the next run. */
 const float *infer_runner_output(const struct runner *runner, int index);
 /* Any activation of a program built with keep, as plain row-major floats. */

@@ -107,23 +107,6 @@ bool infer_session_gradient(struct infer_session *session, struct err *err) {
     return session->gradient.program || stage_new(session->model->detector, &tile, 1, true, &session->gradient, err);
 }
 
-bool infer_session_plan(const struct infer_session *session, int stage, struct infer_plan_figures *out) {
-    const struct stage *stages[INFER_STAGES] = {&session->detector, &session->trunk, &session->tails[1]};
-    if (stage < 0 || stage >= INFER_STAGES || !stages[stage]->program)
-        return false;
-    const struct program_figures *figures = infer_program_figures(stages[stage]->program);
-    *out = (struct infer_plan_figures){.arena_bytes = figures->memory.arena,
-                                       .least_bytes = figures->memory.least,
-                                       .separate_bytes = figures->memory.separate,
-                                       .weight_bytes = figures->weight_bytes,
-                                       .primitives = figures->primitives,
-                                       .kernels = figures->kernels,
-                                       .reorders = figures->reorders,
-                                       .sums_in_place = figures->sums_in_place,
-                                       .workers = session->threads};
-    return true;
-}
-
 /* ---- frame --------------------------------------------------------------------------------------------------- */
 
 bool infer_frame_check(const struct volume *iso, struct err *err) {

@@ -317,6 +317,42 @@ static void plan_overlays_lifetimes_and_keeps_layouts(void **state) {
     assert_true(plan.sums_in_place >= 5);                /* residuals are summed by the convolution */
     assert_false(infer_session_plan(session, 2, &plan)); /* no pass has run */
     assert_false(infer_session_plan(session, 3, &plan));
+    assert_false(infer_session_plan(session, INFER_STAGES, &plan));
+    assert_true(infer_session_prepare(session, 1, &err) && infer_session_prepare(session, 30, &err));
+    for (int stage = 0; stage < INFER_STAGES; stage++) {
+        assert_true(infer_session_plan(session, stage, &plan));
+        assert_true((double)plan.arena_bytes <= 1.1 * (double)plan.least_bytes);
+    }
+    infer_session_free(session);
+    infer_model_free(model);
+}
+
+/* The yardstick's numerator: what the detector's convolutions do, each counted once. */
+static void steps_of_the_detector_are_told(void **state) {
+    (void)state;
+    struct err err = {0};
+    struct infer_model *model = infer_model_open(MODEL, &err);
+    struct infer_session *session = infer_session_new(model, &(struct infer_session_config){.threads = 1}, &err);
+    assert_non_null(session);
+    struct infer_plan_figures plan;
+    struct infer_step_figures step;
+    assert_true(infer_session_plan(session, 0, &plan));
+    uint64_t step_ns[256] = {0}, total_ns = 0;
+    int convolutions = 0, steps = infer_detector_steps(session);
+    double operations = 0;
+    assert_in_range(steps, 1, 256);
+    assert_true(infer_detector_run(session, 0, step_ns, &err));
+    for (int n = 0; n < steps; n++) {
+        infer_detector_step(session, n, &step);
+        convolutions += step.operations > 0;
+        operations += step.operations;
+        total_ns += step_ns[n];
+    }
+    assert_int_equal(convolutions, plan.convolutions);
+    assert_true(fabs(operations / 26.979860480e9 - 1) < 1e-9); /* of the file's shapes, counted in Python */
+    assert_true(total_ns > 0);
+    double peak = 0;
+    assert_true(infer_backend_peak(&peak, &err) && peak > 0);
     infer_session_free(session);
     infer_model_free(model);
 }
@@ -354,6 +390,7 @@ int main(void) {
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(marks_agree_with_the_reference_decoder),
         cmocka_unit_test(plan_overlays_lifetimes_and_keeps_layouts),
+        cmocka_unit_test(steps_of_the_detector_are_told),
         cmocka_unit_test(wrong_volumes_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
