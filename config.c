@@ -24,7 +24,8 @@ static const struct config_key keys[] = {
     {"data_folder", KIND_TEXT, FIELD(data_folder), "/var/lib/pulmo", 0, 0,
      "Everything that Pulmo keeps: images, results, audit trail."},
     {"model", KIND_TEXT, FIELD(model), "", 0, 0,
-     "model.json of the model in use; empty = the one installed beside the program."},
+     "model.json of the model that is in use while none is promoted (pulmo model promote); empty = the one installed "
+     "beside the program."},
     {"viewer_folder", KIND_TEXT, FIELD(viewer_folder), "", 0, 0,
      "The built viewer; empty = the one installed beside the program."},
     {"ae_title", KIND_TEXT, FIELD(ae_title), "PULMO", 0, 0,

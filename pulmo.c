@@ -129,6 +129,26 @@ bool bytes_read_file(const char *path, size_t size_max, struct bytes *out, struc
     return true;
 }
 
+void model_files_free(struct model_files *files) {
+    for (size_t index = 0; index < files->count; index++)
+        bytes_free(&files->items[index].content);
+    files->count = 0;
+}
+
+bool model_files_add(struct model_files *files, const char *name, struct bytes *content, struct err *err) {
+    PULMO_SCOPED(bytes_free) struct bytes moved = *content;
+    *content = (struct bytes){0};
+    if (strchr(name, '/') || name[0] == '.' || !*name || strlen(name) >= sizeof files->items->name)
+        return err_set(err, ERR_INPUT, "file %.100s is not a plain name", name);
+    if (files->count == MODEL_FILES_MAX)
+        return err_set(err, ERR_LIMIT, "more than %d files of one model", MODEL_FILES_MAX);
+    struct model_file *file = &files->items[files->count++];
+    snprintf(file->name, sizeof file->name, "%s", name);
+    file->content = moved;
+    moved = (struct bytes){0};
+    return true;
+}
+
 bool bytes_write_all(int descriptor, const uint8_t *data, size_t size) {
     for (size_t done = 0; done < size;) {
         ssize_t wrote = write(descriptor, data + done, size - done);

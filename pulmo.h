@@ -74,6 +74,20 @@ bool bytes_read_file(const char *path, size_t size_max, struct bytes *out, struc
 /* Writes a whole file; durable = file and folder synced, through a temporary name and a rename. */
 bool bytes_write_file(const char *path, const void *data, size_t size, bool durable, struct err *err) PULMO_MUST_USE;
 
+/* A model as its files: model.json first, then what it names. The store keeps them, the engine opens them. */
+#define MODEL_FILES_MAX 16
+struct model_files {
+    struct model_file {
+        char name[64];
+        struct bytes content;
+    } items[MODEL_FILES_MAX];
+    size_t count;
+};
+void model_files_free(struct model_files *files);
+/* Moves *content behind the others, whether it succeeds or not. ERR_INPUT unless name is a plain one. */
+bool model_files_add(struct model_files *files, const char *name, struct bytes *content,
+                     struct err *err) PULMO_MUST_USE;
+
 /* Writes size bytes to a descriptor, through short writes and signals; false with errno set. */
 bool bytes_write_all(int descriptor, const uint8_t *data, size_t size);
 

@@ -33,11 +33,9 @@ static bool sessions_open(const struct config *config, struct engine *engine, st
     return true;
 }
 
-bool engine_open(const struct config *config, struct engine *out, struct err *err) {
-    char path[4096];
-    if (!install_find(config->model, "models/model.json", "models/model.json", path, err))
-        return false;
-    struct engine engine = {.model = infer_model_open(path, err)};
+/* Takes the model over, also on failure. */
+static bool engine_start(const struct config *config, struct infer_model *model, struct engine *out, struct err *err) {
+    struct engine engine = {.model = model};
     if (!engine.model)
         return false;
     if (!sessions_open(config, &engine, err)) {
@@ -46,6 +44,17 @@ bool engine_open(const struct config *config, struct engine *out, struct err *er
     }
     *out = engine;
     return true;
+}
+
+bool engine_open(const struct config *config, struct engine *out, struct err *err) {
+    char path[4096];
+    return install_find(config->model, "models/model.json", "models/model.json", path, err) &&
+           engine_start(config, infer_model_open(path, err), out, err);
+}
+
+bool engine_open_files(const struct config *config, const struct model_files *files, struct engine *out,
+                       struct err *err) {
+    return engine_start(config, infer_model_open_files(files, err), out, err);
 }
 
 void engine_close(struct engine *engine) {

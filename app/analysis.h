@@ -15,6 +15,9 @@ struct engine {
 };
 /* Opens config->model, or the model installed beside the program. */
 bool engine_open(const struct config *config, struct engine *out, struct err *err) PULMO_MUST_USE;
+/* The same with a model from its files, as store_model_read gives them. */
+bool engine_open_files(const struct config *config, const struct model_files *files, struct engine *out,
+                       struct err *err) PULMO_MUST_USE;
 void engine_close(struct engine *engine);
 
 #define ANALYSIS_PRECISION "fp32" /* of every layer, recorded in the result */

@@ -1,28 +1,134 @@
-#include "app/analysis.h"
+/* Which model looks at the studies: installed ones by their digest, one of them in use, the former one a step back. */
 #include "app/command.h"
+#include "app/model_check.h"
+#include "app/model_report.h"
+#include "app/processes.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-static int run(int argc, char **argv) {
-    const char *config_path = NULL, *model = NULL;
-    const struct command_option options[] = {{"-c", &config_path, NULL}, {"--model", &model, NULL}};
-    if (command_options(argc, argv, options, 2) != 1 || strcmp(argv[0], "show"))
-        return command_usage(&command_model);
-    struct config config;
+/* Who ran the command, for the audit trail. */
+static const char *actor(void) {
+    static char text[32];
+    snprintf(text, sizeof text, "uid %u", (unsigned)getuid());
+    return text;
+}
+
+/* ---- install ----------------------------------------------------------------------------------------- */
+
+static bool check_runs(const struct config *config, const struct model_files *files, struct store_model *model,
+                       struct model_check *check, struct err *err) {
     struct engine engine;
-    struct err err = {0};
-    if (!command_config(config_path, &config, &err) || (model && !config_set(&config, "model", model, &err)) ||
-        !engine_open(&config, &engine, &err))
-        return command_fail(&command_model, &err);
+    if (!engine_open_files(config, files, &engine, err))
+        return false;
     const struct infer_model_info *info = infer_model_info(engine.model);
-    printf("name             %s\nversion          %s\nsha256           %s\nbackend          %s (%s)\n"
-           "operating point  %.4f\npasses           %u\ndropout          %.3f\n",
-           info->name, info->version, info->sha256, infer_backend_name(engine.session),
-           infer_backend_detail(engine.session), info->operating_point, info->passes, info->dropout);
+    *model = (struct store_model){.files = (int64_t)files->count};
+    snprintf(model->sha256, sizeof model->sha256, "%s", info->sha256);
+    snprintf(model->name, sizeof model->name, "%s", info->name);
+    snprintf(model->version, sizeof model->version, "%s", info->version);
+    snprintf(model->actor, sizeof model->actor, "%s", actor());
+    bool runs = model_check(&engine, check, err) || err_within(err, "self-check");
     engine_close(&engine);
+    return runs;
+}
+
+static void print_installed(const struct store_model *model, const struct model_check *check, bool added) {
+    printf("%s %s %s, sha256 %s\n", added ? "installed" : "already installed", model->name, model->version,
+           model->sha256);
+    if (check->found)
+        printf("self-check: finds the phantom's nodule of %.1f mm, probability %.3f (%.3f to %.3f); %lld ms\n",
+               check->nodule_mm, check->probability, check->lowest, check->highest, (long long)check->ms);
+    else
+        printf("self-check: computes, but does NOT find the phantom's nodule of %.1f mm; %lld ms\n", check->nodule_mm,
+               (long long)check->ms);
+    printf("not in use until it is promoted: pulmo model promote %.12s\n", model->sha256);
+}
+
+/* The files are read once: what was checked is what is kept. */
+static int install(const struct config *config, const char *path) {
+    struct err err = {0};
+    struct store_model model;
+    struct model_check check;
+    bool added = false;
+    PULMO_SCOPED(model_files_free) struct model_files files = {.count = 0};
+    if (!infer_model_files_read(path, &files, &err) || !check_runs(config, &files, &model, &check, &err)) {
+        int status = command_fail(&command_model, &err);
+        return err.kind == ERR_INPUT || err.kind == ERR_UNSUPPORTED || err.kind == ERR_LIMIT ? EXIT_REFUSED : status;
+    }
+    PULMO_SCOPED(store_close_at) struct store *store = processes_store_open(config, &err);
+    if (!store || !store_model_install(store, &model, &files, &added, &err))
+        return command_fail(&command_model, &err);
+    print_installed(&model, &check, added);
     return EXIT_DONE;
 }
 
-const struct command command_model = {"model", "model show [--model FILE] [-c FILE]",
-                                      "the model in use, checked against its digests", run};
+/* ---- in use ------------------------------------------------------------------------------------------ */
+
+static int promote(const struct config *config, const char *digest) {
+    struct err err = {0};
+    struct store_model model;
+    PULMO_SCOPED(store_close_at) struct store *store = processes_store_open(config, &err);
+    if (!store || !store_model_find(store, digest, &model, &err) ||
+        !store_model_promote(store, model.sha256, actor(), &err))
+        return command_fail(&command_model, &err);
+    printf("in use from the next study on: %s %s, sha256 %s\n", model.name, model.version, model.sha256);
+    return EXIT_DONE;
+}
+
+static int rollback(const struct config *config) {
+    struct err err = {0};
+    struct store_model model;
+    char sha256[65];
+    PULMO_SCOPED(store_close_at) struct store *store = processes_store_open(config, &err);
+    if (!store || !store_model_rollback(store, actor(), sha256, &err))
+        return command_fail(&command_model, &err);
+    if (!*sha256)
+        printf("in use from the next study on: the model of the configuration\n");
+    else if (store_model_find(store, sha256, &model, &err))
+        printf("in use from the next study on: %s %s, sha256 %s\n", model.name, model.version, model.sha256);
+    else
+        return command_fail(&command_model, &err);
+    return EXIT_DONE;
+}
+
+/* ---- together ---------------------------------------------------------------------------------------- */
+
+static int dispatch(const struct config *config, const struct model_request *request, int count, char **argv) {
+    const char *verb = argv[0];
+    if (!strcmp(verb, "list") && count == 1)
+        return model_list(config, request);
+    if (!strcmp(verb, "show") && count <= 2)
+        return model_show(config, request, count == 2 ? argv[1] : NULL);
+    if (request->json)
+        return command_usage(&command_model);
+    if (!strcmp(verb, "install") && count == 2)
+        return install(config, argv[1]);
+    if (!strcmp(verb, "promote") && count == 2)
+        return promote(config, argv[1]);
+    if (!strcmp(verb, "rollback") && count == 1)
+        return rollback(config);
+    return command_usage(&command_model);
+}
+
+static int run(int argc, char **argv) {
+    const char *config_path = NULL;
+    struct model_request request = {.file = NULL};
+    const struct command_option options[] = {
+        {"-c", &config_path, NULL}, {"--model", &request.file, NULL}, {"--json", NULL, &request.json}};
+    int count = command_options(argc, argv, options, 3);
+    if (count < 1)
+        return command_usage(&command_model);
+    struct config config;
+    struct err err = {0};
+    if (!command_config(config_path, &config, &err) ||
+        (request.file && !config_set(&config, "model", request.file, &err)))
+        return command_fail(&command_model, &err);
+    return dispatch(&config, &request, count, argv);
+}
+
+const struct command command_model = {
+    "model",
+    "model list [--json] | show [SHA256] [--model FILE] [--json] | install MODEL.JSON | promote SHA256 | rollback    "
+    "[-c FILE]",
+    "which model looks at the studies; a digest's first digits are enough", run};

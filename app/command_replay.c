@@ -4,6 +4,7 @@
  * same, byte for byte. Where a condition is not met it is named, and the probabilities have to agree within 1e-4. A
  * failed result is confirmed when it fails again with the same sentence, since that is what was computed. */
 #include "app/command.h"
+#include "app/models.h"
 #include "app/processes.h"
 #include "app/replay.h"
 
@@ -60,23 +61,42 @@ static bool read_result(struct replay *replay, int64_t id, struct err *err) {
            store_device_uid(replay->store, replay->device_uid, err);
 }
 
+static bool missing_model(const struct finding_origin *origin, const char *why, struct err *err) {
+    char reason[320];
+    snprintf(reason, sizeof reason, "%s", why);
+    return err_set(err, ERR_NOT_FOUND,
+                   "missing: model %s, version %s, sha256 %s, by which the result was made; %s. pulmo model install "
+                   "MODEL.JSON brings it back, --model MODEL.JSON takes it once",
+                   origin->model_name, origin->model_version, origin->model_sha256, reason);
+}
+
+/* The one that is named, or the one that is installed under the recorded digest, or that of the configuration. */
+static bool open_model(struct replay *replay, const struct config *config, bool named, struct err *err) {
+    const char *sha256 = replay->origin.model_sha256;
+    struct err why = {0};
+    if (!named && *sha256 && models_open(config, replay->store, sha256, &replay->engine, &why))
+        return true;
+    if (why.kind && why.kind != ERR_NOT_FOUND)
+        return err_set(err, why.kind, "%s", why.text);
+    why = (struct err){0};
+    return engine_open(config, &replay->engine, &why) || missing_model(&replay->origin, why.text, err);
+}
+
 /* The model by its digest; another one would compute something else, not the same with other last digits. */
-static bool open_engine(struct replay *replay, const struct config *config, struct err *err) {
+static bool open_engine(struct replay *replay, const struct config *config, bool named, struct err *err) {
     const struct finding_origin *origin = &replay->origin;
     struct err ignored = {0};
+    char other[320];
     if (*origin->instruction_set && !infer_backend_limit(origin->instruction_set, &ignored))
         fprintf(stderr, "pulmo replay: %s\n", ignored.text);
-    if (!engine_open(config, &replay->engine, err))
-        return err_within(err, "missing: model %s, version %s, sha256 %s", origin->model_name, origin->model_version,
-                          origin->model_sha256);
+    if (!open_model(replay, config, named, err))
+        return false;
     const struct infer_model_info *info = infer_model_info(replay->engine.model);
-    return strcmp(info->sha256, origin->model_sha256) == 0 ||
-           err_set(
-               err, ERR_NOT_FOUND,
-               "missing: model %s, version %s, sha256 %s, by which the result was made; installed is %s, version %s, "
-               "sha256 %s (--model names another one)",
-               origin->model_name, origin->model_version, origin->model_sha256, info->name, info->version,
-               info->sha256);
+    if (strcmp(info->sha256, origin->model_sha256) == 0)
+        return true;
+    snprintf(other, sizeof other, "%s is %s, version %s, sha256 %s",
+             named ? "the one named" : "that of the configuration", info->name, info->version, info->sha256);
+    return missing_model(origin, other, err);
 }
 
 /* As the worker does it, failures too. */
@@ -122,10 +142,10 @@ static int judge(const struct replay *replay, const struct replay_files *files, 
     return differing && agrees ? EXIT_DONE : EXIT_FAILED;
 }
 
-static int replay_result(struct replay *replay, const struct config *config, int64_t id) {
+static int replay_result(struct replay *replay, const struct config *config, bool named, int64_t id) {
     struct err err = {0};
     struct replay_files files = {0};
-    if (!read_result(replay, id, &err) || !open_engine(replay, config, &err) || !compute(replay, &err))
+    if (!read_result(replay, id, &err) || !open_engine(replay, config, named, &err) || !compute(replay, &err))
         return command_fail(&command_replay, &err);
     struct analysis_run configured = analysis_run_configured(config, replay->engine.model);
     size_t differing = replay_print_conditions(&replay->origin, &replay->engine);
@@ -149,7 +169,7 @@ static int run(int argc, char **argv) {
     if (!command_config(config_path, &config, &err) || (model && !config_set(&config, "model", model, &err)) ||
         !(replay.store = processes_store_open(&config, &err)))
         return command_fail(&command_replay, &err);
-    return replay_result(&replay, &config, id);
+    return replay_result(&replay, &config, model != NULL, id);
 }
 
 const struct command command_replay = {"replay", "replay RESULT [--model FILE] [-c FILE]",

@@ -10,16 +10,30 @@
 
 extern char **environ;
 
+/* As a worker would open it, without touching the store. */
+static bool model_open(const struct doctor *doctor, struct engine *out, struct err *err) {
+    const struct config *config = &doctor->config;
+    const char *active = doctor->store.active_model;
+    PULMO_SCOPED(model_files_free) struct model_files files = {.count = 0};
+    if (!*active)
+        return engine_open(config, out, err);
+    return store_inspect_model(config->data_folder, active, &files, err) && engine_open_files(config, &files, out, err);
+}
+
 void doctor_model(struct doctor *doctor) {
+    const struct store_inspection *store = &doctor->store;
     struct engine engine;
     struct err err = {0};
-    if (!engine_open(&doctor->config, &engine, &err)) {
-        doctor_say(doctor, DOCTOR_FAILED, "%s; install the model again", err.text);
+    if (!model_open(doctor, &engine, &err)) {
+        doctor_say(doctor, DOCTOR_FAILED, "%s; %s", err.text,
+                   *store->active_model ? "pulmo model install its model.json again, or pulmo model rollback"
+                                        : "install the model again");
         return;
     }
     const struct infer_model_info *info = infer_model_info(engine.model);
-    doctor_say(doctor, DOCTOR_OK, "%s %s, digests right (sha256 %.16s...), %s", info->name, info->version, info->sha256,
-               infer_backend_detail(engine.session));
+    doctor_say(doctor, DOCTOR_OK, "%s %s, %s, digests right (sha256 %.16s...), %s; %lld installed", info->name,
+               info->version, *store->active_model ? "promoted" : "of the configuration", info->sha256,
+               infer_backend_detail(engine.session), (long long)store->models);
     engine_close(&engine);
 }
 

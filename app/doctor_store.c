@@ -55,12 +55,13 @@ void doctor_contents(struct doctor *doctor) {
         return;
     if (store->contents_bad)
         doctor_say(doctor, DOCTOR_FAILED,
-                   "%lld of %lld files of the newest studies are damaged, first: %s; look at the disk, restore from a "
+                   "%lld of %lld files of the newest studies and of models are damaged, first: %s; look at the disk, "
+                   "restore from a "
                    "backup",
                    (long long)store->contents_bad, (long long)store->contents, store->content_fault);
     else
-        doctor_say(doctor, DOCTOR_OK, "%lld files of the newest %lld studies are what was stored",
-                   (long long)store->contents, (long long)doctor->studies);
+        doctor_say(doctor, DOCTOR_OK, "%lld files of the newest %lld studies and of %lld models are what was stored",
+                   (long long)store->contents, (long long)doctor->studies, (long long)store->models);
 }
 
 void doctor_queues(struct doctor *doctor) {

@@ -144,6 +144,13 @@ void finding_json_model(const struct bytes *document, char name[128], char versi
     copy_text(model, "version", version, 64);
 }
 
+void finding_json_review_rule(const struct bytes *document, char *out, size_t size) {
+    PULMO_SCOPED(cjson_free_at) cJSON *json = cJSON_ParseWithLength((const char *)document->data, document->size);
+    const char *rule = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "review_rule"));
+    if (rule)
+        snprintf(out, size, "%s", rule);
+}
+
 /* Results of before the two fields have both in one: "oneDNN 2.6.3, avx512_core_vnni". */
 static void split_detail(const cJSON *json, struct finding_origin *out) {
     const char *detail = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "backend_detail"));

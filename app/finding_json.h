@@ -12,6 +12,8 @@ bool finding_json_read(const struct bytes *document, struct findings *out, struc
 bool finding_json_refusals(const struct bytes *document, struct refusals *out, struct err *err) PULMO_MUST_USE;
 /* Name and version of the model that made it; "" when the document does not say. */
 void finding_json_model(const struct bytes *document, char name[128], char version[64]);
+/* What its triage rule is worth, as the document says; out stays as it is when it does not. */
+void finding_json_review_rule(const struct bytes *document, char *out, size_t size);
 /* What computed the document, "" where it does not say: all that a replay must match for identical bytes. */
 struct finding_origin {
     char pulmo[32], backend[32], library[64], instruction_set[64], precision[32];

@@ -11,7 +11,7 @@ struct signing {
     struct store_result result;
     struct bytes document;    /* the result's analysis.json */
     struct analysis analysis; /* run, series, refusals, findings and masks only: nothing is inferred again */
-    char model_name[128], model_version[64]; /* that made the result; the installed one may be newer */
+    char model_name[128], model_version[64]; /* that made the result; the one in use may be another */
     struct dicom_report_finding *findings;
     size_t finding_count;
     struct store_verdict *verdicts;
@@ -157,6 +157,7 @@ static bool write_signed(struct appliance *appliance, const struct signing *sign
     struct dicom_report report = artifacts_report(&signing->analysis, &appliance->engine, appliance->device_uid);
     report.model_name = signing->model_name;
     report.model_version = signing->model_version;
+    finding_json_review_rule(&signing->document, report.review_rule, sizeof report.review_rule);
     report.model_sha256 = signing->result.model_sha256;
     report.backend = signing->result.backend;
     report.findings = signing->findings;

@@ -1,6 +1,7 @@
 #include "app/worker.h"
 
 #include "app/artifacts.h"
+#include "app/models.h"
 #include "log.h"
 
 #include <stdio.h>
@@ -148,23 +149,48 @@ bool job_analyse(struct appliance *appliance, const struct store_job *job, struc
     return err_set(err, failure.kind, "%s", failure.text);
 }
 
+static void log_model(const struct engine *engine, const char *promoted) {
+    const struct infer_model_info *info = infer_model_info(engine->model);
+    log_event(LOG_INFO, "worker", "model opened", "name=%s version=%s sha256=%s by=%s backend=\"%s\"", info->name,
+              info->version, info->sha256, *promoted ? "promotion" : "configuration",
+              infer_backend_detail(engine->session));
+}
+
+/* What was promoted while the worker ran counts from this job on. */
+static bool follow_model(struct appliance *appliance, struct err *err) {
+    bool changed = false;
+    if (!models_follow(appliance->config, appliance->store, appliance->model_sha256, &appliance->engine, &changed, err))
+        return false;
+    if (changed) {
+        appliance->devices_dropped = 0; /* those of the new session are all in */
+        log_model(&appliance->engine, appliance->model_sha256);
+    }
+    return true;
+}
+
 static bool job_any(struct appliance *appliance, const struct store_job *job, struct err *err) {
-    return job->kind == STORE_JOB_SIGN ? job_sign(appliance, job, err) : job_analyse(appliance, job, err);
+    if (job->kind == STORE_JOB_SIGN)
+        return job_sign(appliance, job, err);
+    return follow_model(appliance, err) && job_analyse(appliance, job, err);
+}
+
+static bool open_engine(struct appliance *appliance, struct err *err) {
+    if (!store_model_active(appliance->store, appliance->model_sha256, err) ||
+        !models_open(appliance->config, appliance->store, appliance->model_sha256, &appliance->engine, err))
+        return false;
+    log_model(&appliance->engine, appliance->model_sha256);
+    return true;
 }
 
 static bool run(const struct config *config, int64_t idle_ms, struct err *err) {
-    struct appliance appliance = {.config = config, .idle_ms = idle_ms};
-    if (!engine_open(config, &appliance.engine, err))
-        return false;
-    const struct infer_model_info *info = infer_model_info(appliance.engine.model);
-    log_event(LOG_INFO, "worker", "model opened", "name=%s version=%s sha256=%s backend=\"%s\"", info->name,
-              info->version, info->sha256, infer_backend_detail(appliance.engine.session));
-    appliance.store = processes_store_open(config, err);
-    bool good = appliance.store && store_device_uid(appliance.store, appliance.device_uid, err) &&
-                job_loop(&appliance, 1U << STORE_JOB_ANALYSE | 1U << STORE_JOB_SIGN, job_any, "worker", err);
-    if (appliance.store)
-        store_close(appliance.store);
-    engine_close(&appliance.engine);
+    struct appliance appliance = {.config = config, .idle_ms = idle_ms, .store = processes_store_open(config, err)};
+    bool good = appliance.store && open_engine(&appliance, err);
+    if (good) {
+        good = store_device_uid(appliance.store, appliance.device_uid, err) &&
+               job_loop(&appliance, 1U << STORE_JOB_ANALYSE | 1U << STORE_JOB_SIGN, job_any, "worker", err);
+        engine_close(&appliance.engine);
+    }
+    store_close(appliance.store);
     return good;
 }
 

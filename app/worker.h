@@ -14,6 +14,7 @@ struct appliance { /* what the steps of a job need */
     const struct config *config;
     struct store *store;
     struct engine engine;
+    char model_sha256[65]; /* of the promoted model that engine holds; "" = that of the configuration */
     char device_uid[DICOM_UID_SIZE];
     int64_t idle_ms;          /* the loop ends when no job came for so long; 0 = never */
     uint32_t devices_dropped; /* bit n = device n is out, and that is written down */

@@ -33,6 +33,10 @@ struct infer_model_info { /* borrowed from the model, valid as long as it */
 /* Opens models/<name>/model.json; verifies the digests of the ONNX files; names an unsupported operator here, never
  * at run. ERR_NOT_FOUND, ERR_INPUT (malformed, hostile, wrong digest), ERR_UNSUPPORTED, ERR_LIMIT. */
 struct infer_model *infer_model_open(const char *model_json_path, struct err *err);
+/* The same model from its files in memory, as infer_model_files_read leaves them; borrowed for the call. */
+struct infer_model *infer_model_open_files(const struct model_files *files, struct err *err);
+/* Reads model.json and every file that it names, without judging them. Caller frees with model_files_free. */
+bool infer_model_files_read(const char *model_json_path, struct model_files *out, struct err *err) PULMO_MUST_USE;
 void infer_model_free(struct infer_model *model);
 const struct infer_model_info *infer_model_info(const struct infer_model *model);
 

@@ -92,13 +92,37 @@ static bool beside(const char *json_path, const char *file, char *out, size_t ou
     return true;
 }
 
-static struct graph *graph_open(const char *json_path, const cJSON *part, struct err *err) {
-    char path[4096], digest[DIGEST_HEX_SIZE];
-    PULMO_SCOPED(bytes_free) struct bytes file = {0};
+/* Where a model's files come from: the folder of a model.json, or memory. */
+struct source {
+    const char *json_path;
+    const struct model_files *files; /* NULL = the folder */
+};
+
+/* The file's content: *held when it was read for the caller, otherwise borrowed from the source. */
+static bool source_read(const struct source *source, const char *name, struct bytes *held, struct bytes *out,
+                        struct err *err) {
+    char path[4096];
+    if (!source->files) {
+        bool read = beside(source->json_path, name, path, sizeof path, err) &&
+                    bytes_read_file(path, GRAPH_FILE_BYTES_MAX, held, err);
+        *out = *held;
+        return read;
+    }
+    for (size_t index = 0; index < source->files->count; index++)
+        if (strcmp(source->files->items[index].name, name) == 0) {
+            *out = source->files->items[index].content;
+            return true;
+        }
+    return err_set(err, ERR_NOT_FOUND, "file %.100s of the model is missing", name);
+}
+
+static struct graph *graph_open(const struct source *source, const cJSON *part, struct err *err) {
+    char digest[DIGEST_HEX_SIZE];
+    PULMO_SCOPED(bytes_free) struct bytes held = {0};
+    struct bytes file = {0};
     const char *name = json_text(part, "file", 256, err);
     const char *wanted = name ? json_text(part, "sha256", DIGEST_HEX_SIZE, err) : NULL;
-    if (!wanted || !beside(json_path, name, path, sizeof path, err) ||
-        !bytes_read_file(path, GRAPH_FILE_BYTES_MAX, &file, err) || !digest_hex(file.data, file.size, digest, err))
+    if (!wanted || !source_read(source, name, &held, &file, err) || !digest_hex(file.data, file.size, digest, err))
         return NULL;
     if (strcmp(digest, wanted) != 0) {
         err_set(err, ERR_INPUT, "%s has digest %.12s..., model.json says %.12s...", name, digest, wanted);
@@ -154,7 +178,7 @@ static bool detector_check(struct infer_model *model, struct err *err) {
     return true;
 }
 
-static bool detector_read(struct infer_model *model, const char *path, const cJSON *root, struct err *err) {
+static bool detector_read(struct infer_model *model, const struct source *source, const cJSON *root, struct err *err) {
     const cJSON *part = json_object(root, "detector", err);
     double candidates = 0;
     if (!part || !json_whole(part, "tile", (struct range){32, 256}, &model->tile, err) ||
@@ -166,7 +190,7 @@ static bool detector_read(struct infer_model *model, const char *path, const cJS
     if (model->tile % 8 || model->margin % MODEL_STRIDE || 2 * model->margin >= model->tile)
         return err_set(err, ERR_INPUT, "tile %d and margin %d do not fit the strides", model->tile, model->margin);
     const char *layer = json_text(part, "cam_layer", 256, err);
-    if (!layer || !(model->detector = graph_open(path, part, err)))
+    if (!layer || !(model->detector = graph_open(source, part, err)))
         return false;
     model->cam_value = infer_graph_value(model->detector, layer);
     if (model->cam_value < 0 || model->detector->values[model->cam_value].producer < 0)
@@ -201,14 +225,14 @@ static bool candidate_check(const struct infer_model *model, struct err *err) {
     return true;
 }
 
-static bool candidate_read(struct infer_model *model, const char *path, const cJSON *root, struct err *err) {
+static bool candidate_read(struct infer_model *model, const struct source *source, const cJSON *root, struct err *err) {
     const cJSON *part = json_object(root, "candidate", err);
     if (!part || !json_whole(part, "side", (struct range){8, 128}, &model->side, err) ||
         !json_number(part, "dropout", (struct range){0, 0.95}, &model->info.dropout, err))
         return false;
     if (model->side % 2)
         return err_set(err, ERR_INPUT, "a crop of odd side %d has no middle between voxels", model->side);
-    PULMO_SCOPED(infer_graph_free_at) struct graph *graph = graph_open(path, part, err);
+    PULMO_SCOPED(infer_graph_free_at) struct graph *graph = graph_open(source, part, err);
     return graph && infer_model_split(model, graph, err) && candidate_check(model, err);
 }
 
@@ -227,7 +251,7 @@ static bool limits_read(const cJSON *limits, const char *name, double out[INFER_
     return true;
 }
 
-static bool gate_read(struct infer_model *model, const char *path, const cJSON *root, struct err *err) {
+static bool gate_read(struct infer_model *model, const struct source *source, const cJSON *root, struct err *err) {
     if (!cJSON_GetObjectItemCaseSensitive(root, "gate"))
         return true;
     const cJSON *part = json_object(root, "gate", err);
@@ -236,7 +260,7 @@ static bool gate_read(struct infer_model *model, const char *path, const cJSON *
         !limits_read(limits, "slice", model->gate_limits[GATE_SLICE], err) ||
         !json_number(limits, "turned", (struct range){1e-6, 1e6}, &model->gate_turned_limit, err) ||
         !json_number(limits, "repeated", (struct range){1e-6, 1e6}, &model->gate_repeated_limit, err) ||
-        !(model->gate = graph_open(path, part, err)))
+        !(model->gate = graph_open(source, part, err)))
         return false;
     const struct graph *graph = model->gate;
     int value = infer_graph_value(graph, "reconstruction");
@@ -304,27 +328,86 @@ static bool info_read(struct infer_model *model, const cJSON *root, struct err *
     return (model->name && model->version) || err_set(err, ERR_MEMORY, "out of memory for a name");
 }
 
-static bool model_read(struct infer_model *model, const char *path, struct err *err) {
-    PULMO_SCOPED(bytes_free) struct bytes text = {0};
-    if (!bytes_read_file(path, MODEL_JSON_BYTES_MAX, &text, err) ||
-        !digest_hex(text.data, text.size, model->info.sha256, err))
+static bool model_read(struct infer_model *model, const struct source *source, const struct bytes *text,
+                       struct err *err) {
+    if (!digest_hex(text->data, text->size, model->info.sha256, err))
         return false;
-    PULMO_SCOPED(json_free_at) cJSON *root = cJSON_ParseWithLength((const char *)text.data, text.size);
+    PULMO_SCOPED(json_free_at) cJSON *root = cJSON_ParseWithLength((const char *)text->data, text->size);
     if (!cJSON_IsObject(root))
         return err_set(err, ERR_INPUT, "not a JSON object");
-    return info_read(model, root, err) && detector_read(model, path, root, err) &&
-           candidate_read(model, path, root, err) && gate_read(model, path, root, err);
+    return info_read(model, root, err) && detector_read(model, source, root, err) &&
+           candidate_read(model, source, root, err) && gate_read(model, source, root, err);
 }
 
-struct infer_model *infer_model_open(const char *model_json_path, struct err *err) {
+static struct infer_model *model_open(const struct source *source, const struct bytes *text, struct err *err) {
     PULMO_SCOPED(model_free_at) struct infer_model *model = pulmo_alloc(1, sizeof *model, err);
-    if (!model)
+    if (!model || !model_read(model, source, text, err))
         return NULL;
-    if (!model_read(model, model_json_path, err)) {
-        err_within(err, "model %.200s", model_json_path);
-        return NULL;
-    }
     struct infer_model *result = model;
     model = NULL;
     return result;
+}
+
+struct infer_model *infer_model_open(const char *model_json_path, struct err *err) {
+    const struct source source = {.json_path = model_json_path};
+    PULMO_SCOPED(bytes_free) struct bytes text = {0};
+    struct infer_model *model = NULL;
+    if (bytes_read_file(model_json_path, MODEL_JSON_BYTES_MAX, &text, err))
+        model = model_open(&source, &text, err);
+    if (!model)
+        err_within(err, "model %.200s", model_json_path);
+    return model;
+}
+
+/* ---- a model as its files ----------------------------------------------------------------------------------- */
+
+#define MODEL_JSON "model.json"
+
+struct infer_model *infer_model_open_files(const struct model_files *files, struct err *err) {
+    const struct source source = {.files = files};
+    if (!files->count || strcmp(files->items[0].name, MODEL_JSON) != 0 ||
+        files->items[0].content.size > MODEL_JSON_BYTES_MAX) {
+        err_set(err, ERR_INPUT, "the model's files do not begin with a " MODEL_JSON);
+        return NULL;
+    }
+    return model_open(&source, &files->items[0].content, err);
+}
+
+static bool is_there(const struct model_files *files, const char *name) {
+    for (size_t index = 0; index < files->count; index++)
+        if (strcmp(files->items[index].name, name) == 0)
+            return true;
+    return false;
+}
+
+/* Every part of the document that names a file with its digest, so that parts of later versions come along. */
+static bool parts_read(const struct source *source, const cJSON *root, struct model_files *files, struct err *err) {
+    const cJSON *part = NULL;
+    cJSON_ArrayForEach(part, root) {
+        const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(part, "file"));
+        PULMO_SCOPED(bytes_free) struct bytes held = {0};
+        struct bytes content = {0};
+        if (!name || is_there(files, name))
+            continue;
+        if (!source_read(source, name, &held, &content, err) || !model_files_add(files, name, &held, err))
+            return false;
+    }
+    return true;
+}
+
+bool infer_model_files_read(const char *model_json_path, struct model_files *out, struct err *err) {
+    const struct source source = {.json_path = model_json_path};
+    PULMO_SCOPED(bytes_free) struct bytes text = {0};
+    PULMO_SCOPED(model_files_free) struct model_files files = {.count = 0};
+    PULMO_SCOPED(json_free_at) cJSON *root = NULL;
+    if (!bytes_read_file(model_json_path, MODEL_JSON_BYTES_MAX, &text, err))
+        return err_within(err, "model %.200s", model_json_path);
+    root = cJSON_ParseWithLength((const char *)text.data, text.size);
+    if (!cJSON_IsObject(root))
+        return err_set(err, ERR_INPUT, "model %.200s: not a JSON object", model_json_path);
+    if (!model_files_add(&files, MODEL_JSON, &text, err) || !parts_read(&source, root, &files, err))
+        return err_within(err, "model %.200s", model_json_path);
+    *out = files;
+    files.count = 0;
+    return true;
 }

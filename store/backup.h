@@ -101,5 +101,7 @@ bool backup_contents_sql(struct store *database, struct backup_sql *out, struct 
 bool backup_knows_purges(struct store *database, bool *purges, struct err *err) PULMO_MUST_USE;
 /* *journal = contents of its instances may lie in the reception journal. */
 bool backup_knows_journal(struct store *database, bool *journal, struct err *err) PULMO_MUST_USE;
+/* Whether its version has installed models. */
+bool backup_knows_models(struct store *database, bool *models, struct err *err) PULMO_MUST_USE;
 
 #endif

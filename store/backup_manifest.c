@@ -68,19 +68,30 @@ bool backup_knows_journal(struct store *database, bool *journal, struct err *err
     return true;
 }
 
+bool backup_knows_models(struct store *database, bool *models, struct err *err) {
+    int64_t tables = 0;
+    if (!sql_integer(database, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'model_file'",
+                     SQL_NO_VALUES, &tables, err))
+        return false;
+    *models = tables > 0;
+    return true;
+}
+
 #define CONTENTS(images)                                                                                      \
     "SELECT blob_sha256, blob_size FROM instance" images " UNION SELECT blob_sha256, blob_size FROM artifact" \
     " UNION SELECT blob_sha256, blob_size FROM study_artifact"
+#define MODELS " UNION SELECT blob_sha256, blob_size FROM model_file"
 #define COUNT(contents) "SELECT count(*), coalesce(sum(blob_size), 0) FROM (" contents ")"
 #define KEPT " WHERE purged_ms IS NULL"
 
 bool backup_contents_sql(struct store *database, struct backup_sql *out, struct err *err) {
     static const struct backup_sql all = {CONTENTS("") " ORDER BY 1", COUNT(CONTENTS(""))};
     static const struct backup_sql kept = {CONTENTS(KEPT) " ORDER BY 1", COUNT(CONTENTS(KEPT))};
-    bool purges = false;
-    if (!backup_knows_purges(database, &purges, err))
+    static const struct backup_sql with_models = {CONTENTS(KEPT) MODELS " ORDER BY 1", COUNT(CONTENTS(KEPT) MODELS)};
+    bool purges = false, models = false;
+    if (!backup_knows_purges(database, &purges, err) || !backup_knows_models(database, &models, err))
         return false;
-    *out = purges ? kept : all;
+    *out = models ? with_models : purges ? kept : all;
     return true;
 }
 

@@ -87,10 +87,12 @@ bool backup_prune_files(const char *folder, const struct backup_files_kept *kept
 
 bool backup_prune_contents(const char *folder, struct store *snapshot, int64_t *removed, struct err *err) {
     static const char all[] = NEEDED(""), kept[] = NEEDED(" AND purged_ms IS NULL");
-    bool purges = false;
-    if (!backup_knows_purges(snapshot, &purges, err))
+    static const char with_models[] =
+        NEEDED(" AND purged_ms IS NULL") " OR EXISTS (SELECT 1 FROM model_file WHERE blob_sha256 = ?1)";
+    bool purges = false, models = false;
+    if (!backup_knows_purges(snapshot, &purges, err) || !backup_knows_models(snapshot, &models, err))
         return false;
-    struct pruning pruning = {.snapshot = snapshot, .needed_sql = purges ? kept : all};
+    struct pruning pruning = {.snapshot = snapshot, .needed_sql = models ? with_models : purges ? kept : all};
     for (unsigned index = 0; index < 256; index++) {
         char name[16], path[BACKUP_PATH_SIZE];
         snprintf(name, sizeof name, "blobs/%02x", index);

@@ -4,6 +4,7 @@
 #include "store/blob.h"
 #include "store/journal.h"
 #include "store/migrate.h"
+#include "store/model.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -73,6 +74,39 @@ static bool read_contents(struct store *database, int64_t studies, struct store_
     return false;
 }
 
+/* Models are few, and a result of any age may need one: all their files are read. */
+static bool read_models(struct store *database, struct store_inspection *out, struct err *err) {
+    bool models = false;
+    if (!backup_knows_models(database, &models, err))
+        return false;
+    if (!models)
+        return true;
+    if (!store_model_active(database, out->active_model, err) ||
+        !sql_integer(database, "SELECT count(*) FROM model", SQL_NO_VALUES, &out->models, err))
+        return false;
+    PULMO_SCOPED(sql_done_at)
+    sqlite3_stmt *statement =
+        sql_prepare(database, "SELECT DISTINCT blob_sha256, blob_size FROM model_file ORDER BY 1", SQL_NO_VALUES, err);
+    for (bool row = true; statement;) {
+        char sha256[DIGEST_HEX_SIZE];
+        if (!sql_step(database, statement, &row, err))
+            return false;
+        if (!row)
+            return true;
+        sql_column_text(statement, 0, sha256, sizeof sha256);
+        read_content(database, false, sha256, sqlite3_column_int64(statement, 1), out);
+    }
+    return false;
+}
+
+bool store_inspect_model(const char *folder, const char *sha256, struct model_files *out, struct err *err) {
+    char path[BACKUP_PATH_SIZE];
+    if (!backup_path(folder, "pulmo.db", path, err))
+        return false;
+    PULMO_SCOPED(store_close_at) struct store *database = backup_database_open(path, SQLITE_OPEN_READONLY, err);
+    return database && store_model_read(database, sha256, out, err);
+}
+
 bool store_inspect(const char *folder, int64_t studies, struct store_inspection *out, struct err *err) {
     struct store_inspection inspection = {.version_known = migrate_embedded.count};
     char path[BACKUP_PATH_SIZE];
@@ -86,7 +120,8 @@ bool store_inspect(const char *folder, int64_t studies, struct store_inspection 
     PULMO_SCOPED(store_close_at) struct store *database = backup_database_open(path, SQLITE_OPEN_READONLY, err);
     if (!database || !sql_integer(database, "PRAGMA user_version", SQL_NO_VALUES, &inspection.version, err) ||
         !read_integrity(database, &inspection, err) || !read_numbers(database, &inspection, err) ||
-        !audit_verify(database, NULL, &inspection.audit, err) || !read_contents(database, studies, &inspection, err))
+        !audit_verify(database, NULL, &inspection.audit, err) || !read_contents(database, studies, &inspection, err) ||
+        !read_models(database, &inspection, err))
         return false;
     *out = inspection;
     return true;

@@ -232,7 +232,8 @@ bool retention_blob_needed(struct store *store, const char *sha256, bool *needed
     if (!sql_integer(store,
                      "SELECT EXISTS (SELECT 1 FROM instance WHERE blob_sha256 = ?1 AND purged_ms IS NULL)"
                      " OR EXISTS (SELECT 1 FROM artifact WHERE blob_sha256 = ?1)"
-                     " OR EXISTS (SELECT 1 FROM study_artifact WHERE blob_sha256 = ?1)",
+                     " OR EXISTS (SELECT 1 FROM study_artifact WHERE blob_sha256 = ?1)"
+                     " OR EXISTS (SELECT 1 FROM model_file WHERE blob_sha256 = ?1)",
                      SQL_VALUES(sql_text(sha256)), &found, err))
         return false;
     *needed = found != 0;

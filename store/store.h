@@ -237,6 +237,33 @@ bool store_study_artifact_read(struct store *store, const char *study_uid, const
 bool store_study_artifact_read_range(struct store *store, const char *study_uid, const char *name, uint64_t offset,
                                      size_t size, struct bytes *out, struct err *err) PULMO_MUST_USE;
 
+/* ---- models: store/model.c --------------------------------------------------------------------------- */
+
+/* Installed models, by the SHA-256 of their model.json. Each change is audited with it. */
+struct store_model {
+    char sha256[65], name[128], version[64], actor[64];
+    char state[12]; /* "active", "former" (promoted once, not in use any more), "installed" */
+    int64_t installed_ms, promoted_ms, results; /* promoted_ms 0 = never; results: made by it, superseded ones too */
+    int64_t files, size_bytes;
+};
+/* Keeps a model's files and the row that names them, for good; the caller has opened it before. *added = false when it
+ * was there already: then its files are written again where the disk has lost them. */
+bool store_model_install(struct store *store, const struct store_model *model, const struct model_files *files,
+                         bool *added, struct err *err) PULMO_MUST_USE;
+/* In the order of their installation. Owned: free(*out). */
+bool store_model_list(struct store *store, struct store_model **out, size_t *count, struct err *err) PULMO_MUST_USE;
+/* By a digest or its beginning, of 4 digits at least. ERR_NOT_FOUND; ERR_INPUT when several begin so. */
+bool store_model_find(struct store *store, const char *prefix, struct store_model *out, struct err *err) PULMO_MUST_USE;
+/* Its files, digests checked; owned (model_files_free). ERR_NOT_FOUND when it is not installed. */
+bool store_model_read(struct store *store, const char *sha256, struct model_files *out, struct err *err) PULMO_MUST_USE;
+/* The promoted model; "" = none is, and that of the configuration is in use. */
+bool store_model_active(struct store *store, char sha256[65], struct err *err) PULMO_MUST_USE;
+/* Puts an installed model in use from the next job on. ERR_CONFLICT when it is in use. */
+bool store_model_promote(struct store *store, const char *sha256, const char *actor, struct err *err) PULMO_MUST_USE;
+/* Takes the last promotion back; sha256: what is in use then, "" = the configuration's. ERR_CONFLICT when nothing is
+ * promoted. */
+bool store_model_rollback(struct store *store, const char *actor, char sha256[65], struct err *err) PULMO_MUST_USE;
+
 /* ---- reading: worklist, verdicts, signature ---------------------------------------------------------- */
 
 struct store_study {
@@ -362,11 +389,16 @@ struct store_inspection {
     int64_t version, version_known, last_audit_ms;
     char integrity[200]; /* "ok" or the first fault */
     struct store_audit_verdict audit;
-    int64_t contents, contents_bad; /* of the newest studies, read and digested */
+    int64_t contents, contents_bad; /* of the newest studies and of all models, read and digested */
     char content_fault[200];        /* the first */
     int64_t jobs_dead, outbox_dead, outbox_waiting, administrators;
+    int64_t models;        /* installed */
+    char active_model[65]; /* the promoted one; "" = none */
 };
 bool store_inspect(const char *folder, int64_t studies, struct store_inspection *out, struct err *err) PULMO_MUST_USE;
+/* The files of an installed model, likewise (model_files_free). */
+bool store_inspect_model(const char *folder, const char *sha256, struct model_files *out,
+                         struct err *err) PULMO_MUST_USE;
 
 /* ---- confirmation by the PACS, retention ------------------------------------------------------------- */
 

@@ -205,6 +205,57 @@ static void model_json_is_checked(void **state) {
     }
 }
 
+/* From its files in memory it is the same model, and as choosy. */
+static void a_model_opens_from_memory(void **state) {
+    (void)state;
+    struct err err = {0};
+    PULMO_SCOPED(model_files_free) struct model_files files = {.count = 0};
+    if (!infer_model_files_read("models/model.json", &files, &err))
+        fail_msg("%s", err.text);
+    assert_int_equal(files.count, 4);
+    assert_string_equal(files.items[0].name, "model.json");
+    struct infer_model *there = infer_model_open("models/model.json", &err);
+    struct infer_model *here = infer_model_open_files(&files, &err);
+    if (!there || !here)
+        fail_msg("%s", err.text);
+    assert_string_equal(infer_model_info(here)->sha256, infer_model_info(there)->sha256);
+    assert_int_equal(infer_model_info(here)->has_gate, infer_model_info(there)->has_gate);
+    infer_model_free(there);
+    infer_model_free(here);
+    files.items[1].content.data[100] ^= 1;
+    assert_null(infer_model_open_files(&files, &err));
+    assert_int_equal(err.kind, ERR_INPUT);
+    assert_non_null(strstr(err.text, "digest"));
+    files.items[1].content.data[100] ^= 1;
+    files.items[1].name[0] = 'x';
+    assert_null(infer_model_open_files(&files, &err));
+    assert_int_equal(err.kind, ERR_NOT_FOUND);
+    files.items[0].name[0] = 'x';
+    assert_null(infer_model_open_files(&files, &err));
+    assert_int_equal(err.kind, ERR_INPUT);
+}
+
+static void reading_a_models_files_is_bounded(void **state) {
+    (void)state;
+    static const struct {
+        const char *json;
+        enum err_kind kind;
+    } rows[] = {{"[]", ERR_INPUT},
+                {"{\"a\": {\"file\": \"../b\"}}", ERR_INPUT},
+                {"{\"a\": {\"file\": \"none.onnx\"}}", ERR_NOT_FOUND},
+                {"{\"a\": {\"file\": \"\"}}", ERR_INPUT}};
+    char path[512];
+    snprintf(path, sizeof path, "%s/model.json", root);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct err err = {0};
+        struct model_files files = {.count = 0};
+        assert_true(bytes_write_file(path, rows[i].json, strlen(rows[i].json), false, NULL));
+        assert_false(infer_model_files_read(path, &files, &err));
+        assert_int_equal(err.kind, rows[i].kind);
+        assert_int_equal(files.count, 0);
+    }
+}
+
 static void a_missing_model_is_not_found(void **state) {
     (void)state;
     struct err err = {0};
@@ -217,6 +268,8 @@ int main(void) {
         cmocka_unit_test(hostile_files_fail_with_their_reason),
         cmocka_unit_test(a_flood_of_fields_is_refused),
         cmocka_unit_test(model_json_is_checked),
+        cmocka_unit_test(a_model_opens_from_memory),
+        cmocka_unit_test(reading_a_models_files_is_bounded),
         cmocka_unit_test(a_missing_model_is_not_found),
     };
     return cmocka_run_group_tests(tests, folder_make, folder_remove);

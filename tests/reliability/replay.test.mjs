@@ -95,7 +95,7 @@ await test('replay', async ({ onEnd, step }) => {
     cpSync(path.join(root, 'models', name), path.join(lab.folder, 'random', name), { force: false });
   const gone = await replay(lane, second.id, { options: ['--model', path.join(lab.folder, 'random', 'model.json')] });
   assert.equal(gone.status, 1);
-  assert.match(gone.err, new RegExp(`missing: model ${model.name}, version ${model.version}, sha256 [0-9a-f]{64}, by which the result was made; installed is`));
+  assert.match(gone.err, new RegExp(`missing: model ${model.name}, version ${model.version}, sha256 [0-9a-f]{64}, by which the result was made; the one named is`));
   cpSync(path.join(root, 'models'), path.join(lab.folder, 'changed'), { recursive: true });
   const weights = path.join(lab.folder, 'changed', model.detector.file);
   const bytes = readFileSync(weights);

@@ -1,0 +1,18 @@
+/* What `pulmo model` prints of models. Each returns the exit status. */
+#ifndef PULMO_APP_MODEL_REPORT_H
+#define PULMO_APP_MODEL_REPORT_H
+
+#include "config.h"
+
+#include <stdbool.h>
+
+struct model_request {
+    const char *file; /* --model: instead of the one that is in use; NULL = not given */
+    bool json;
+};
+/* Every installed model and that of the configuration. */
+int model_list(const struct config *config, const struct model_request *request);
+/* One model, opened and checked: by digest, by file, or the one in use. */
+int model_show(const struct config *config, const struct model_request *request, const char *digest);
+
+#endif
