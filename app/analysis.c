@@ -3,9 +3,11 @@
 #include "app/install.h"
 #include "digest.h"
 #include "uncertainty/uncertainty.h"
+#include "workers.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* models/README.md: the detector's frame. */
@@ -96,11 +98,26 @@ static void merge_refusals(struct refusals *into, const struct refusals *from) {
         refusals_add(into, from->items[index].code, "%s", from->items[index].text);
 }
 
-/* Milliseconds since *mark, which moves on. */
-static int64_t lap(int64_t *mark) {
-    int64_t now = pulmo_monotonic_ms(), passed = now - *mark;
+int64_t analysis_processor_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+struct mark {
+    int64_t clock_ms, processor_ms;
+};
+
+static struct mark mark_now(void) {
+    return (struct mark){pulmo_monotonic_ms(), analysis_processor_ms()};
+}
+
+/* What has passed since *mark, which moves on. */
+static void lap(struct mark *mark, int64_t *clock_ms, int64_t *processor_ms) {
+    struct mark now = mark_now();
+    *clock_ms = now.clock_ms - mark->clock_ms;
+    *processor_ms = now.processor_ms - mark->processor_ms;
     *mark = now;
-    return passed;
 }
 
 static bool locate(struct analysis *out, struct err *err) {
@@ -113,21 +130,25 @@ static bool locate(struct analysis *out, struct err *err) {
     return true;
 }
 
-static bool segment(struct analysis *out, struct err *err) {
-    out->masks = pulmo_alloc(out->findings.count, sizeof(struct mask *), err);
-    if (!out->masks)
-        return false;
-    for (size_t index = 0; index < out->findings.count; index++) {
-        struct finding *finding = &out->findings.items[index];
-        struct mask *mask = volume_segment_nodule(out->series->volume, finding, err);
-        if (!mask)
-            return err_within(err, "finding %u", finding->id);
-        if (finding->reported)
-            out->masks[index] = mask;
-        else
-            mask_free(mask);
-    }
+/* Job: one finding. */
+static bool segment_one(void *context, unsigned worker, size_t index, struct err *err) {
+    const struct analysis *out = context;
+    struct finding *finding = &out->findings.items[index];
+    struct mask *mask = volume_segment_nodule(out->series->volume, finding, err);
+    (void)worker;
+    if (!mask)
+        return err_within(err, "finding %u", finding->id);
+    if (finding->reported)
+        out->masks[index] = mask;
+    else
+        mask_free(mask);
     return true;
+}
+
+static bool segment(const struct engine *engine, struct analysis *out, struct err *err) {
+    out->masks = pulmo_alloc(out->findings.count, sizeof(struct mask *), err);
+    return out->masks &&
+           workers_run(infer_session_threads(engine->session), out->findings.count, segment_one, out, err);
 }
 
 /* The last question of the gate, for an image that has passed all others: has the model seen its like? */
@@ -158,12 +179,12 @@ bool analysis_judge_volume(struct engine *engine, const struct volume *source, s
            (volume_mask_outside(out->iso, out->lungs, MODEL_MARGIN_MM, err) && judge_distribution(engine, out, err));
 }
 
-static bool find(struct engine *engine, struct analysis *out, int64_t *mark, struct err *err) {
+static bool find(struct engine *engine, struct analysis *out, struct mark *mark, struct err *err) {
     const struct infer_model_info *info = infer_model_info(engine->model);
     if (!infer_detect(engine->session, out->iso, out->lungs, &out->findings, err))
         return false;
     infer_session_detect_figures(engine->session, &out->detection);
-    out->timings.detect = lap(mark);
+    lap(mark, &out->timings.detect, &out->processor.detect);
     if (!uncertainty_study_seed(out->run.configured_seed, out->series->series_uid, info->sha256, &out->study_seed, err))
         return false;
     struct uncertainty_config config = {.seed = out->study_seed,
@@ -172,44 +193,44 @@ static bool find(struct engine *engine, struct analysis *out, int64_t *mark, str
                                         .operating_point = out->run.operating_point};
     if (!uncertainty_estimate(engine->session, out->iso, &config, &out->findings, err))
         return false;
-    out->timings.uncertainty = lap(mark);
-    bool good = locate(out, err) && segment(out, err);
-    out->timings.segment = lap(mark);
+    lap(mark, &out->timings.uncertainty, &out->processor.uncertainty);
+    bool good = locate(out, err) && segment(engine, out, err);
+    lap(mark, &out->timings.segment, &out->processor.segment);
     return good;
 }
 
-static bool judge(struct engine *engine, const char *const *paths, size_t count, struct analysis *out, int64_t *mark,
-                  struct err *err) {
+static bool judge(struct engine *engine, const char *const *paths, size_t count, struct analysis *out,
+                  struct mark *mark, struct err *err) {
     out->series = dicom_series_read(paths, count, err);
     if (!out->series)
         return false;
-    out->timings.read = lap(mark);
+    lap(mark, &out->timings.read, &out->processor.read);
     merge_refusals(&out->refusals, &out->series->refusals);
     if (out->refusals.count == 0 && !analysis_judge_volume(engine, out->series->volume, out, err))
         return false;
-    out->timings.resample = lap(mark);
+    lap(mark, &out->timings.resample, &out->processor.resample);
     return true;
 }
 
 bool analysis_judge(struct engine *engine, const char *const *paths, size_t count, struct analysis *out,
                     struct err *err) {
     *out = (struct analysis){0};
-    int64_t start = pulmo_monotonic_ms(), mark = start;
+    struct mark start = mark_now(), mark = start;
     if (!judge(engine, paths, count, out, &mark, err))
         return false;
-    out->timings.total = pulmo_monotonic_ms() - start;
+    lap(&start, &out->timings.total, &out->processor.total);
     return true;
 }
 
 bool analysis_make(struct engine *engine, const char *const *paths, size_t count, const struct analysis_run *run,
                    struct analysis *out, struct err *err) {
     *out = (struct analysis){.run = *run};
-    int64_t start = pulmo_monotonic_ms(), mark = start;
+    struct mark start = mark_now(), mark = start;
     if (!digest_inputs(paths, count, out, err) || !judge(engine, paths, count, out, &mark, err))
         return false;
     if (out->refusals.count == 0 && !find(engine, out, &mark, err))
         return false;
-    out->timings.total = pulmo_monotonic_ms() - start;
+    lap(&start, &out->timings.total, &out->processor.total);
     return true;
 }
 

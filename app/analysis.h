@@ -51,8 +51,8 @@ struct analysis {
     uint64_t study_seed;
     char (*input_sha256)[65]; /* of each file, sorted */
     size_t input_count;
-    struct analysis_timings_ms timings;
-    struct infer_detect_figures detection; /* zero when refused */
+    struct analysis_timings_ms timings, processor; /* by the clock; processor time of all threads */
+    struct infer_detect_figures detection;         /* zero when refused */
 };
 /* Analyses the files of one study. A refused study is success with refusals. Caller closes with analysis_free, also
  * after a failure. */
@@ -66,6 +66,8 @@ bool analysis_judge(struct engine *engine, const char *const *paths, size_t coun
 bool analysis_judge_volume(struct engine *engine, const struct volume *source, struct analysis *out,
                            struct err *err) PULMO_MUST_USE;
 void analysis_free(struct analysis *analysis);
+/* Processor time of this process so far, over all its threads. */
+int64_t analysis_processor_ms(void);
 
 /* The document of `pulmo analyze --json` (DESIGN 1), owned by the caller (bytes_free). failure: NULL or the sentence of
  * a failed study; analysis may then be partly empty. */

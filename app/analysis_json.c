@@ -110,7 +110,7 @@ static void add_quality(cJSON *document, const struct analysis *analysis) {
     }
 }
 
-static void add_timings(cJSON *document, const struct analysis_timings_ms *timings) {
+static void add_times(cJSON *document, const char *name, const struct analysis_timings_ms *timings) {
     const struct {
         const char *name;
         int64_t ms;
@@ -118,9 +118,14 @@ static void add_timings(cJSON *document, const struct analysis_timings_ms *timin
                 {"detect", timings->detect},   {"uncertainty", timings->uncertainty},
                 {"segment", timings->segment}, {"explain", timings->explain},
                 {"total", timings->total}};
-    cJSON *object = cJSON_AddObjectToObject(document, "timings_ms");
+    cJSON *object = cJSON_AddObjectToObject(document, name);
     for (size_t index = 0; index < sizeof rows / sizeof *rows; index++)
         cJSON_AddNumberToObject(object, rows[index].name, (double)rows[index].ms);
+}
+
+static void add_cost(cJSON *document, const struct analysis *analysis) {
+    add_times(document, "timings_ms", &analysis->timings);
+    add_times(document, "processor_ms", &analysis->processor);
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     cJSON_AddNumberToObject(document, "peak_rss_bytes", (double)usage.ru_maxrss * 1024.0);
@@ -173,7 +178,7 @@ bool analysis_json(const struct analysis *analysis, const struct engine *engine,
     add_quality(document, analysis);
     add_model(document, engine);
     add_run(document, analysis, engine);
-    add_timings(document, &analysis->timings);
+    add_cost(document, analysis);
     add_work(document, &analysis->detection, engine);
     cJSON *findings = cJSON_AddArrayToObject(document, "findings");
     for (size_t index = 0; !failure && !analysis->refusals.count && index < analysis->findings.count; index++)
@@ -199,6 +204,7 @@ bool analysis_json_comparable(const struct bytes *document, struct bytes *out, s
     if (!json)
         return err_set(err, ERR_INPUT, "the result's document is not JSON");
     cJSON_DeleteItemFromObjectCaseSensitive(json, "timings_ms");
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "processor_ms");
     cJSON_DeleteItemFromObjectCaseSensitive(json, "peak_rss_bytes");
     cJSON_DeleteItemFromObjectCaseSensitive(json, "work");
     return print_into(json, out, err);

@@ -2,6 +2,7 @@
 
 #include "explain/explain.h"
 #include "uncertainty/uncertainty.h"
+#include "workers.h"
 
 #include <cjson/cJSON.h>
 #include <stdio.h>
@@ -53,15 +54,34 @@ static bool add_json(struct artifacts *artifacts, const char *name, const cJSON 
 
 /* ---- overlays ---------------------------------------------------------------------------------------- */
 
-static bool add_overlay_slices(struct artifacts *out, const struct explain_map *map, const char *kind, cJSON *used,
-                               int32_t slices, struct err *err) {
-    for (int32_t k = 0; k < slices; k++) {
-        if (!explain_map_slice_used(map, k))
+struct pictures { /* of the slices of one map that hold any heat */
+    const struct explain_map *map;
+    int32_t slices;
+    struct bytes *png; /* [slices]; without data = not warm */
+};
+
+static void pictures_clear(struct pictures *pictures) {
+    for (int32_t k = 0; pictures->png && k < pictures->slices; k++)
+        bytes_free(&pictures->png[k]);
+    free(pictures->png);
+}
+
+/* Job: one slice. */
+static bool picture_make(void *context, unsigned worker, size_t index, struct err *err) {
+    const struct pictures *pictures = context;
+    (void)worker;
+    return !explain_map_slice_used(pictures->map, (int32_t)index) ||
+           explain_overlay_png(pictures->map, (int32_t)index, &pictures->png[index], err);
+}
+
+static bool add_overlay_slices(struct artifacts *out, struct pictures *pictures, const char *kind, cJSON *used,
+                               struct err *err) {
+    for (int32_t k = 0; k < pictures->slices; k++) {
+        if (!pictures->png[k].data)
             continue;
         char name[64];
         snprintf(name, sizeof name, "overlay/%s/%d.png", kind, k);
-        struct bytes png = {0};
-        if (!explain_overlay_png(map, k, &png, err) || !artifacts_add(out, name, "image/png", &png, false, err))
+        if (!artifacts_add(out, name, "image/png", &pictures->png[k], false, err))
             return false;
         cJSON_AddItemToArray(used, cJSON_CreateNumber(k));
     }
@@ -75,14 +95,17 @@ static bool add_overlays_of(struct analysis *analysis, struct engine *engine, en
     PULMO_SCOPED(explain_map_free_at) struct explain_map *map = explain_map_new(source, err);
     if (!map)
         return false;
-    for (size_t index = 0; index < analysis->findings.count; index++) {
-        const struct finding *finding = &analysis->findings.items[index];
-        if (finding->reported &&
-            !explain_map_add(map, engine->session, analysis->iso, finding, kind, analysis->study_seed, err))
-            return err_within(err, "finding %u, %s map", finding->id, name);
-    }
+    if (!explain_map_add_reported(map, engine->session, analysis->iso, &analysis->findings, kind, analysis->study_seed,
+                                  err))
+        return false;
     cJSON *used = cJSON_AddArrayToObject(document, name);
-    return add_overlay_slices(out, map, name, used, source->size_ijk[2], err);
+    PULMO_SCOPED(pictures_clear)
+    struct pictures pictures = {.map = map,
+                                .slices = source->size_ijk[2],
+                                .png = pulmo_alloc((size_t)source->size_ijk[2], sizeof *pictures.png, err)};
+    return pictures.png &&
+           workers_run(infer_session_threads(engine->session), (size_t)pictures.slices, picture_make, &pictures, err) &&
+           add_overlay_slices(out, &pictures, name, used, err);
 }
 
 static bool add_overlays(struct analysis *analysis, struct engine *engine, struct artifacts *out, struct err *err) {
@@ -223,13 +246,15 @@ static bool add_analysis_json(const struct analysis *analysis, const struct engi
 
 bool artifacts_make(struct analysis *analysis, struct engine *engine, const char *device_uid, struct artifacts *out,
                     struct err *err) {
-    int64_t start = pulmo_monotonic_ms();
+    int64_t start = pulmo_monotonic_ms(), start_processor = analysis_processor_ms();
     bool refused = analysis->refusals.count > 0;
     struct artifacts made = {0};
     bool good = refused || (add_overlays(analysis, engine, &made, err) && add_contours(analysis, &made, err));
     analysis->timings.explain = pulmo_monotonic_ms() - start;
+    analysis->processor.explain = analysis_processor_ms() - start_processor;
     good = good && add_reports(analysis, engine, device_uid, &made, err);
     analysis->timings.total += pulmo_monotonic_ms() - start;
+    analysis->processor.total += analysis_processor_ms() - start_processor;
     good = good && add_analysis_json(analysis, engine, NULL, &made, err);
     if (good)
         *out = made;

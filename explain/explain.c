@@ -60,3 +60,37 @@ bool explain_map_add(struct explain_map *map, struct infer_session *session, con
     return kind == EXPLAIN_ATTENTION ? add_attention(map, session, iso, finding, seed, err)
                                      : add_cam(map, session, iso, finding, err);
 }
+
+static bool add_attentions(struct explain_map *map, struct infer_session *session, const struct volume *iso,
+                           const struct findings *reported, uint64_t seed, struct err *err) {
+    for (size_t index = 0; index < reported->count; index++)
+        if (!add_attention(map, session, iso, &reported->items[index], seed, err))
+            return err_within(err, "finding %u, attention map", reported->items[index].id);
+    return true;
+}
+
+static bool add_cams(struct explain_map *map, struct infer_session *session, const struct volume *iso,
+                     const struct findings *reported, struct err *err) {
+    PULMO_SCOPED(pulmo_free_at) struct infer_cam *cams = pulmo_alloc(reported->count, sizeof *cams, err);
+    bool good = cams && infer_cams(session, iso, reported, cams, err);
+    for (size_t index = 0; cams && index < reported->count; index++) {
+        good = good && explain_map_add_cells(map, &cams[index].grid, cams[index].map, err);
+        infer_cam_free(&cams[index]);
+    }
+    return good || err_within(err, "gradient map");
+}
+
+bool explain_map_add_reported(struct explain_map *map, struct infer_session *session, const struct volume *iso,
+                              const struct findings *findings, enum explain_kind kind, uint64_t seed, struct err *err) {
+    struct findings reported = {.items = pulmo_alloc(findings->count, sizeof *reported.items, err)};
+    if (!reported.items)
+        return false;
+    for (size_t index = 0; index < findings->count; index++)
+        if (findings->items[index].reported)
+            reported.items[reported.count++] = findings->items[index];
+    bool good =
+        reported.count == 0 || (kind == EXPLAIN_ATTENTION ? add_attentions(map, session, iso, &reported, seed, err)
+                                                          : add_cams(map, session, iso, &reported, err));
+    findings_free(&reported);
+    return good;
+}

@@ -20,13 +20,18 @@ void explain_map_free(struct explain_map *map);
 bool explain_map_add(struct explain_map *map, struct infer_session *session, const struct volume *iso,
                      const struct finding *finding, enum explain_kind kind, uint64_t seed,
                      struct err *err) PULMO_MUST_USE;
+/* The same for every reported finding; the gradient maps are computed on the session's threads. */
+bool explain_map_add_reported(struct explain_map *map, struct infer_session *session, const struct volume *iso,
+                              const struct findings *findings, enum explain_kind kind, uint64_t seed,
+                              struct err *err) PULMO_MUST_USE;
 
 /* True when slice k holds any heat above 2 %. */
 bool explain_map_slice_used(const struct explain_map *map, int32_t k);
 /* columns * rows values of slice k, [j][i]; borrowed until the next call on this map. NULL outside the volume. */
 const float *explain_map_slice(const struct explain_map *map, int32_t k);
 
-/* An RGBA PNG of columns x rows, transparent where cold (alpha grows with heat), colour map "inferno". */
+/* An RGBA PNG of columns x rows, transparent where cold (alpha grows with heat), colour map "inferno". Of one map, any
+ * number of threads at a time. */
 bool explain_overlay_png(const struct explain_map *map, int32_t k, struct bytes *out, struct err *err) PULMO_MUST_USE;
 /* A grey PNG of one CT slice with window applied. */
 bool explain_slice_png(const struct volume *source, int32_t k, double window_center_hu, double window_width_hu,

@@ -13,6 +13,8 @@ bool explain_map_add_cells(struct explain_map *map, const struct grid *grid, con
                            struct err *err) PULMO_MUST_USE;
 
 const struct grid *explain_map_grid(const struct explain_map *map);
+/* explain_map_slice into columns * rows values of the caller's. False outside the volume. */
+bool explain_map_fill(const struct explain_map *map, int32_t k, float *out);
 
 /* The grid of the attention tokens of a candidate: the crop of stage 2 is cut at whole voxels of the 1 mm volume, from
  * floor(centre) - 19 on, and token t covers its voxels 8 t to 8 t + 7 (models/README.md). */

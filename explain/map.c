@@ -1,6 +1,7 @@
 /* A map keeps the cells of each finding, half a megabyte, and computes a slice when it is asked for: floats of
  * a whole CT of 1,000 slices would be a gigabyte. */
 #include "explain/heat.h"
+#include "workers.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -121,7 +122,7 @@ static float heat_at(const struct heat *heat, const double cell[3]) {
     return (float)sum;
 }
 
-/* Raises slice k, [j][i], to the heat of one finding; returns the highest value it put there. */
+/* Raises slice k, [j][i], unless NULL, to the heat of one finding; returns the highest value of it. */
 static float heat_slice(const struct heat *heat, int32_t columns, int32_t k, float *slice) {
     float most = 0;
     const double(*a)[4] = heat->source_to_cell;
@@ -130,17 +131,32 @@ static float heat_slice(const struct heat *heat, int32_t columns, int32_t k, flo
             double cell[3];
             for (int axis = 0; axis < 3; axis++)
                 cell[axis] = a[axis][0] * i + a[axis][1] * j + a[axis][2] * k + a[axis][3];
-            float value = heat_at(heat, cell), *at = slice + (size_t)j * (size_t)columns + (size_t)i;
-            *at = value > *at ? value : *at;
+            float value = heat_at(heat, cell), *at = slice ? slice + (size_t)j * (size_t)columns + (size_t)i : NULL;
+            if (at && value > *at)
+                *at = value;
             most = value > most ? value : most;
         }
     return most;
 }
 
-static void mark_used(struct explain_map *map, const struct heat *heat) {
-    for (int32_t k = heat->low[2]; k < heat->high[2]; k++)
-        if (heat_slice(heat, map->grid.size_ijk[0], k, map->slice) > EXPLAIN_COLD)
-            map->used[k] = 1;
+struct marking {
+    struct explain_map *map;
+    const struct heat *heat;
+};
+
+/* Slices [first, end) of those that the finding reaches. */
+static bool mark_stretch(void *context, int32_t first, int32_t end, struct err *err) {
+    const struct marking *marking = context;
+    (void)err;
+    for (int32_t k = marking->heat->low[2] + first; k < marking->heat->low[2] + end; k++)
+        if (heat_slice(marking->heat, marking->map->grid.size_ijk[0], k, NULL) > EXPLAIN_COLD)
+            marking->map->used[k] = 1;
+    return true;
+}
+
+static bool mark_used(struct explain_map *map, const struct heat *heat, struct err *err) {
+    struct marking marking = {.map = map, .heat = heat};
+    return workers_share(heat->high[2] - heat->low[2], mark_stretch, &marking, err);
 }
 
 bool explain_map_add_cells(struct explain_map *map, const struct grid *grid, const float *cells, struct err *err) {
@@ -163,23 +179,26 @@ bool explain_map_add_cells(struct explain_map *map, const struct grid *grid, con
     for (size_t n = 0; n < count; n++)
         heat.cell[n] = cells[n] > 0 ? cells[n] / most : 0;
     map->heats[map->count++] = heat;
-    mark_used(map, &heat);
-    return true;
+    return mark_used(map, &heat, err);
 }
 
 bool explain_map_slice_used(const struct explain_map *map, int32_t k) {
     return k >= 0 && k < map->grid.size_ijk[2] && map->used[k];
 }
 
-const float *explain_map_slice(const struct explain_map *map, int32_t k) {
+bool explain_map_fill(const struct explain_map *map, int32_t k, float *out) {
     const int32_t *size = map->grid.size_ijk;
     if (k < 0 || k >= size[2])
-        return NULL;
-    memset(map->slice, 0, (size_t)size[0] * (size_t)size[1] * sizeof *map->slice);
+        return false;
+    memset(out, 0, (size_t)size[0] * (size_t)size[1] * sizeof *out);
     for (size_t n = 0; n < map->count; n++)
         if (k >= map->heats[n].low[2] && k < map->heats[n].high[2])
-            heat_slice(&map->heats[n], size[0], k, map->slice);
-    return map->slice;
+            heat_slice(&map->heats[n], size[0], k, out);
+    return true;
+}
+
+const float *explain_map_slice(const struct explain_map *map, int32_t k) {
+    return explain_map_fill(map, k, map->slice) ? map->slice : NULL;
 }
 
 const struct grid *explain_map_grid(const struct explain_map *map) {

@@ -30,13 +30,13 @@ static void palette_make(uint8_t palette[STEPS][4]) {
 
 bool explain_overlay_png(const struct explain_map *map, int32_t k, struct bytes *out, struct err *err) {
     const struct grid *grid = explain_map_grid(map);
-    const float *heat = explain_map_slice(map, k);
-    if (!heat)
-        return err_set(err, ERR_INPUT, "slice %d of a map of %d slices", (int)k, (int)grid->size_ijk[2]);
     size_t pixels = (size_t)grid->size_ijk[0] * (size_t)grid->size_ijk[1];
     PULMO_SCOPED(pulmo_free_at) uint8_t *rgba = pulmo_alloc(pixels, 4, err);
-    if (!rgba)
+    PULMO_SCOPED(pulmo_free_at) float *heat = pulmo_alloc(pixels, sizeof *heat, err);
+    if (!rgba || !heat)
         return false;
+    if (!explain_map_fill(map, k, heat))
+        return err_set(err, ERR_INPUT, "slice %d of a map of %d slices", (int)k, (int)grid->size_ijk[2]);
     uint8_t palette[STEPS][4];
     palette_make(palette);
     for (size_t n = 0; n < pixels; n++) {

@@ -2,6 +2,7 @@
  * gradient, so that the map shows what the layer really adds to the logit. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "infer/gradient.h"
 #include "infer/session.h"
@@ -91,10 +92,9 @@ static struct grid map_grid(const struct infer_model *model, const struct volume
     return grid;
 }
 
-static bool cam_compute(struct infer_session *session, const struct volume *iso, const struct view *view,
-                        struct infer_cam *out, struct err *err) {
+static bool cam_compute(const struct infer_session *session, struct runner *runner, const struct volume *iso,
+                        const struct view *view, struct infer_cam *out, struct err *err) {
     const struct infer_model *model = session->model;
-    struct runner *runner = session->gradient.runners[0];
     const struct shape *layer = infer_program_shape(session->gradient.program, model->cam_value);
     int64_t stride = layer_stride(model, layer), cells = model->tile / MODEL_STRIDE;
     if (!stride)
@@ -120,11 +120,44 @@ static bool cam_compute(struct infer_session *session, const struct volume *iso,
     return true;
 }
 
+struct views {
+    const struct infer_session *session;
+    const struct volume *iso;
+    const struct findings *findings;
+    struct infer_cam *out;
+};
+
+/* Job: one finding. */
+static bool view_run(void *context, unsigned worker, size_t index, struct err *err) {
+    const struct views *views = context;
+    const struct infer_session *session = views->session;
+    struct view view;
+    return view_find(session->model, views->iso, views->findings->items[index].center_lps_mm, &view, err) &&
+           cam_compute(session, session->gradient.runners[worker], views->iso, &view, &views->out[index], err);
+}
+
+bool infer_cams(struct infer_session *session, const struct volume *iso, const struct findings *findings,
+                struct infer_cam *out, struct err *err) {
+    if (!infer_frame_check(iso, err) || !infer_session_gradient(session, err))
+        return false;
+    PULMO_SCOPED(pulmo_free_at) struct infer_cam *made = pulmo_alloc(findings->count, sizeof *made, err);
+    struct views views = {.session = session, .iso = iso, .findings = findings, .out = made};
+    if (!made)
+        return false;
+    if (workers_run(session->gradient_workers, findings->count, view_run, &views, err)) {
+        memcpy(out, made, findings->count * sizeof *out);
+        return true;
+    }
+    for (size_t index = 0; index < findings->count; index++)
+        infer_cam_free(&made[index]);
+    return false;
+}
+
 bool infer_cam(struct infer_session *session, const struct volume *iso, const double center_lps_mm[3],
                struct infer_cam *out, struct err *err) {
-    struct view view;
-    return infer_frame_check(iso, err) && view_find(session->model, iso, center_lps_mm, &view, err) &&
-           infer_session_gradient(session, err) && cam_compute(session, iso, &view, out, err);
+    struct finding only = {0};
+    memcpy(only.center_lps_mm, center_lps_mm, sizeof only.center_lps_mm);
+    return infer_cams(session, iso, &(struct findings){.items = &only, .count = 1}, out, err);
 }
 
 void infer_cam_free(struct infer_cam *cam) {

@@ -144,6 +144,18 @@ bool infer_detector_run(struct infer_session *session, unsigned worker, uint64_t
  * operations a second of processor time, the best of some. The yardstick of a convolution. */
 bool infer_backend_peak(double *out, struct err *err) PULMO_MUST_USE;
 
+/* The candidate network's Top-K attention against dense attention of the same shape, by three primitives of the
+ * library. Operations: a multiplication and an addition are two; those of the softmax and of the choice itself, which
+ * are comparisons, are not counted. Times: the best of `rounds`, processor time of one thread. */
+struct infer_attention_figures {
+    int64_t heads, tokens, depth, keep;
+    double dense_operations, sparse_operations;
+    double dense_s, sparse_s;
+};
+/* ERR_UNSUPPORTED when the model has no such block. */
+bool infer_attention_measure(const struct infer_session *session, int rounds, struct infer_attention_figures *out,
+                             struct err *err) PULMO_MUST_USE;
+
 /* ---- candidates --------------------------------------------------------------------------------------------- */
 
 /* Stage 2 on one candidate: trunk once, then pass_count stochastic passes as one batch; a pass is keyed by
@@ -184,5 +196,9 @@ struct infer_cam {
 bool infer_cam(struct infer_session *session, const struct volume *iso, const double center_lps_mm[3],
                struct infer_cam *out, struct err *err) PULMO_MUST_USE;
 void infer_cam_free(struct infer_cam *cam);
+/* The same for several findings (their center_lps_mm), shared out over the session's threads: out holds findings->count
+ * maps, those of single calls, bit for bit; the caller frees each. On failure *out is untouched. */
+bool infer_cams(struct infer_session *session, const struct volume *iso, const struct findings *findings,
+                struct infer_cam *out, struct err *err) PULMO_MUST_USE;
 
 #endif

@@ -20,6 +20,7 @@ struct infer_session {
     uint32_t tail_batch[2]; /* passes that each is compiled for; 0 = not yet */
     struct stage gate;      /* one runner; none where the model has no gate */
     struct stage gradient;  /* the detector with every activation kept; compiled at the first infer_cam */
+    unsigned gradient_workers;
     struct infer_session *peers[INFER_DEVICES_MAX - 1]; /* borrowed; devices 1 .. */
     unsigned peer_count;
     uint32_t placement[INFER_PLACES];

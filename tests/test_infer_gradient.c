@@ -227,12 +227,48 @@ static void cam_takes_the_strongest_cell_beside_the_candidate(void **state) {
     infer_model_free(model);
 }
 
+/* Maps of several findings come from threads of their own, and are those of single calls. */
+static void cams_together_are_the_same_as_alone(void **state) {
+    (void)state;
+    enum { COUNT = 3 };
+    struct err err = {0};
+    struct infer_model *model = infer_model_open("models/model.json", &err);
+    struct infer_session *session =
+        model ? infer_session_new(model, &(struct infer_session_config){.threads = 2}, &err) : NULL;
+    struct volume *volume = lung_new();
+    struct finding items[COUNT] = {{0}};
+    struct findings findings = {.items = items, .count = COUNT};
+    struct infer_cam together[COUNT], alone = {0};
+    memset(together, 0, sizeof together);
+    static const double places[COUNT][3] = {{45, 42, 40}, {30, 60, 50}, {70, 30, 30}};
+    for (int n = 0; n < COUNT; n++)
+        grid_to_lps(&volume->grid, places[n], items[n].center_lps_mm);
+    if (!session || !infer_cams(session, volume, &findings, together, &err))
+        fail_msg("%s", err.text);
+    for (int n = 0; n < COUNT; n++) {
+        if (!infer_cam(session, volume, items[n].center_lps_mm, &alone, &err))
+            fail_msg("%s", err.text);
+        assert_memory_equal(&together[n].grid, &alone.grid, sizeof alone.grid);
+        assert_memory_equal(together[n].map, alone.map, grid_voxels(&alone.grid) * sizeof *alone.map);
+        infer_cam_free(&alone);
+        infer_cam_free(&together[n]);
+    }
+    items[1].center_lps_mm[0] = NAN; /* one that cannot be placed fails all, and nothing is left */
+    assert_false(infer_cams(session, volume, &findings, together, &err));
+    assert_int_equal(err.kind, ERR_INPUT);
+    assert_null(together[0].map);
+    volume_free(volume);
+    infer_session_free(session);
+    infer_model_free(model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_agree_with_autograd),
         cmocka_unit_test(gradient_of_the_detector_agrees_with_finite_differences),
         cmocka_unit_test(cam_is_a_map_of_the_layers_cells_around_the_candidate),
         cmocka_unit_test(cam_takes_the_strongest_cell_beside_the_candidate),
+        cmocka_unit_test(cams_together_are_the_same_as_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

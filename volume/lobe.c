@@ -9,6 +9,7 @@
 #include "volume/volume.h"
 
 #include <math.h>
+#include <string.h>
 
 #define NEAR_MM 10.0      /* a juxtapleural centre may lie outside its lung by this */
 #define APEX_HEIGHT 0.85  /* of the lung, from its base */
@@ -48,17 +49,17 @@ static void spans_of(const struct mask *lungs, enum lung_side side, struct span 
     const int32_t *size = lungs->grid.size_ijk;
     *y = (struct span){size[1], -1};
     *z = (struct span){size[2], -1};
-    size_t n = 0;
+    size_t columns = (size_t)size[0];
+    const uint8_t *row = lungs->voxel;
     for (int32_t k = 0; k < size[2]; k++)
-        for (int32_t j = 0; j < size[1]; j++)
-            for (int32_t i = 0; i < size[0]; i++) {
-                if (lungs->voxel[n++] != (uint8_t)side)
-                    continue;
-                y->low = j < y->low ? j : y->low;
-                y->high = j > y->high ? j : y->high;
-                z->low = k < z->low ? k : z->low;
-                z->high = k;
-            }
+        for (int32_t j = 0; j < size[1]; j++, row += columns) {
+            if (!memchr(row, (int)side, columns))
+                continue;
+            y->low = j < y->low ? j : y->low;
+            y->high = j > y->high ? j : y->high;
+            z->low = k < z->low ? k : z->low;
+            z->high = k;
+        }
 }
 
 static double fraction_of(double at, struct span span) {
