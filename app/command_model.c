@@ -1,5 +1,6 @@
 /* Which model looks at the studies: installed ones by their digest, one of them in use, the former one a step back. */
 #include "app/command.h"
+#include "app/install.h"
 #include "app/model_check.h"
 #include "app/model_report.h"
 #include "app/processes.h"
@@ -92,6 +93,40 @@ static int rollback(const struct config *config) {
     return EXIT_DONE;
 }
 
+/* ---- shadow ------------------------------------------------------------------------------------------ */
+
+/* While nothing is promoted, the model in use is known to the configuration alone. */
+static bool check_other(const struct config *config, struct store *store, const char *sha256, struct err *err) {
+    char active[65], path[4096];
+    struct err unknown = {0};
+    if (!store_model_active(store, active, err))
+        return false;
+    if (*active || !install_find(config->model, "models/model.json", "models/model.json", path, &unknown))
+        return true;
+    struct infer_model *configured = infer_model_open(path, &unknown);
+    bool same = configured && strcmp(infer_model_info(configured)->sha256, sha256) == 0;
+    infer_model_free(configured);
+    return !same || err_set(err, ERR_CONFLICT, "model %s is in use: there is nothing to compare", sha256);
+}
+
+/* digest NULL = no shadow any more. */
+static int shadow(const struct config *config, const char *digest) {
+    struct err err = {0};
+    struct store_model model;
+    PULMO_SCOPED(store_close_at) struct store *store = processes_store_open(config, &err);
+    if (!store ||
+        (digest &&
+         (!store_model_find(store, digest, &model, &err) || !check_other(config, store, model.sha256, &err))) ||
+        !store_model_shadow(store, digest ? model.sha256 : NULL, actor(), &err))
+        return command_fail(&command_model, &err);
+    if (digest)
+        printf("looks at every new study, too, for comparison alone: %s %s, sha256 %s (pulmo model compare)\n",
+               model.name, model.version, model.sha256);
+    else
+        printf("no shadow any more\n");
+    return EXIT_DONE;
+}
+
 /* ---- together ---------------------------------------------------------------------------------------- */
 
 static int dispatch(const struct config *config, const struct model_request *request, int count, char **argv) {
@@ -100,7 +135,13 @@ static int dispatch(const struct config *config, const struct model_request *req
         return model_list(config, request);
     if (!strcmp(verb, "show") && count <= 2)
         return model_show(config, request, count == 2 ? argv[1] : NULL);
+    if (!strcmp(verb, "compare") && count <= 2)
+        return model_compare(config, request, count == 2 ? argv[1] : NULL);
     if (request->json)
+        return command_usage(&command_model);
+    if (!strcmp(verb, "shadow") && count + request->off == 2)
+        return shadow(config, request->off ? NULL : argv[1]);
+    if (request->off)
         return command_usage(&command_model);
     if (!strcmp(verb, "install") && count == 2)
         return install(config, argv[1]);
@@ -114,9 +155,11 @@ static int dispatch(const struct config *config, const struct model_request *req
 static int run(int argc, char **argv) {
     const char *config_path = NULL;
     struct model_request request = {.file = NULL};
-    const struct command_option options[] = {
-        {"-c", &config_path, NULL}, {"--model", &request.file, NULL}, {"--json", NULL, &request.json}};
-    int count = command_options(argc, argv, options, 3);
+    const struct command_option options[] = {{"-c", &config_path, NULL},
+                                             {"--model", &request.file, NULL},
+                                             {"--json", NULL, &request.json},
+                                             {"--off", NULL, &request.off}};
+    int count = command_options(argc, argv, options, 4);
     if (count < 1)
         return command_usage(&command_model);
     struct config config;
@@ -129,6 +172,6 @@ static int run(int argc, char **argv) {
 
 const struct command command_model = {
     "model",
-    "model list [--json] | show [SHA256] [--model FILE] [--json] | install MODEL.JSON | promote SHA256 | rollback    "
-    "[-c FILE]",
+    "model list [--json] | show [SHA256] [--model FILE] [--json] | install MODEL.JSON | promote SHA256 | rollback | "
+    "shadow SHA256|--off | compare [SHA256] [--json]    [-c FILE]",
     "which model looks at the studies; a digest's first digits are enough", run};

@@ -8,11 +8,14 @@
 
 struct model_request {
     const char *file; /* --model: instead of the one that is in use; NULL = not given */
-    bool json;
+    bool json, off;
 };
 /* Every installed model and that of the configuration. */
 int model_list(const struct config *config, const struct model_request *request);
 /* One model, opened and checked: by digest, by file, or the one in use. */
 int model_show(const struct config *config, const struct model_request *request, const char *digest);
+
+/* What the present shadow, or the named model when it was one, said of the studies, beside their results. */
+int model_compare(const struct config *config, const struct model_request *request, const char *digest);
 
 #endif

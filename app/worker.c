@@ -52,8 +52,7 @@ static bool store_analysis(struct appliance *appliance, const struct store_job *
     return finish(appliance, job, report_of(analysis, &appliance->engine, &artifacts, reason), err);
 }
 
-/* Only what another attempt cannot mend becomes a failed result; a full disk or a lack of memory is tried again. */
-static bool is_permanent(const struct err *err) {
+bool job_error_is_permanent(const struct err *err) {
     return err->kind == ERR_INPUT || err->kind == ERR_UNSUPPORTED || err->kind == ERR_LIMIT;
 }
 
@@ -140,7 +139,7 @@ bool job_analyse(struct appliance *appliance, const struct store_job *job, struc
     record_dropped(appliance, job);
     if (made)
         return true;
-    if (is_permanent(&failure)) {
+    if (job_error_is_permanent(&failure)) {
         struct err unwritten = {0};
         if (store_failure(appliance, job, &analysis, &failure, &unwritten))
             return true;
@@ -171,6 +170,8 @@ static bool follow_model(struct appliance *appliance, struct err *err) {
 static bool job_any(struct appliance *appliance, const struct store_job *job, struct err *err) {
     if (job->kind == STORE_JOB_SIGN)
         return job_sign(appliance, job, err);
+    if (job->kind == STORE_JOB_SHADOW)
+        return job_shadow(appliance, job, err);
     return follow_model(appliance, err) && job_analyse(appliance, job, err);
 }
 
@@ -187,7 +188,8 @@ static bool run(const struct config *config, int64_t idle_ms, struct err *err) {
     bool good = appliance.store && open_engine(&appliance, err);
     if (good) {
         good = store_device_uid(appliance.store, appliance.device_uid, err) &&
-               job_loop(&appliance, 1U << STORE_JOB_ANALYSE | 1U << STORE_JOB_SIGN, job_any, "worker", err);
+               job_loop(&appliance, 1U << STORE_JOB_ANALYSE | 1U << STORE_JOB_SIGN | 1U << STORE_JOB_SHADOW, job_any,
+                        "worker", err);
         engine_close(&appliance.engine);
     }
     store_close(appliance.store);

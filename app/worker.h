@@ -20,6 +20,10 @@ struct appliance { /* what the steps of a job need */
     uint32_t devices_dropped; /* bit n = device n is out, and that is written down */
 };
 bool job_analyse(struct appliance *appliance, const struct store_job *job, struct err *err) PULMO_MUST_USE;
+/* The shadow's opinion of a result's images (app/shadow.c). */
+bool job_shadow(struct appliance *appliance, const struct store_job *job, struct err *err) PULMO_MUST_USE;
+/* What another attempt cannot mend is a failed result; a full disk or a lack of memory is tried again. */
+bool job_error_is_permanent(const struct err *err);
 bool job_sign(struct appliance *appliance, const struct store_job *job, struct err *err) PULMO_MUST_USE;
 
 typedef bool job_step(struct appliance *appliance, const struct store_job *job, struct err *err);

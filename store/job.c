@@ -29,7 +29,7 @@ struct due {
     bool expired; /* leased before, and not finished */
 };
 
-static bool due_find(struct store *store, unsigned kinds_mask, int64_t now_ms, struct due *out, struct err *err) {
+static bool due_find_of(struct store *store, unsigned kinds_mask, int64_t now_ms, struct due *out, struct err *err) {
     PULMO_SCOPED(sql_done_at)
     sqlite3_stmt *statement = sql_prepare(
         store, "SELECT job.id, kind, attempt, study_uid, study.revision, result_id, state = 'leased'" JOB_DUE,
@@ -52,9 +52,16 @@ static bool due_find(struct store *store, unsigned kinds_mask, int64_t now_ms, s
     return true;
 }
 
+/* Shadows wait for everything else. */
+static bool due_find(struct store *store, unsigned kinds_mask, int64_t now_ms, struct due *out, struct err *err) {
+    unsigned shadow = kinds_mask & 1U << STORE_JOB_SHADOW;
+    return due_find_of(store, kinds_mask & ~shadow, now_ms, out, err) &&
+           (out->job.id || !shadow || due_find_of(store, shadow, now_ms, out, err));
+}
+
 static bool job_audit(struct store *store, const struct store_job *job, const char *action, const char *reason,
                       struct err *err) {
-    static const char *const kinds[] = {"", "analyse", "decode", "sign"};
+    static const char *const kinds[] = {"", "analyse", "decode", "sign", "shadow"};
     char detail[160];
     snprintf(detail, sizeof detail, "job %lld, %s, attempt %u%s%s", (long long)job->id, kinds[job->kind], job->attempt,
              reason ? ": " : "", reason ? reason : "");

@@ -36,17 +36,18 @@ bool store_model_active(struct store *store, char sha256[65], struct err *err) {
     return true;
 }
 
-#define MODEL_COLUMNS                                                                                          \
-    "SELECT model.model_sha256, model.name, version, model.actor, installed_ms,"                               \
-    " CASE WHEN model.model_sha256 = (SELECT model_sha256 FROM model_promotion WHERE rolled_back_ms IS NULL"   \
-    "   ORDER BY id DESC LIMIT 1) THEN 'active'"                                                               \
-    "  WHEN EXISTS (SELECT 1 FROM model_promotion WHERE model_promotion.model_sha256 = model.model_sha256)"    \
-    "  THEN 'former' ELSE 'installed' END,"                                                                    \
-    " coalesce((SELECT max(promoted_ms) FROM model_promotion"                                                  \
-    "  WHERE model_promotion.model_sha256 = model.model_sha256), 0),"                                          \
-    " (SELECT count(*) FROM result WHERE result.model_sha256 = model.model_sha256),"                           \
-    " (SELECT count(*) FROM model_file WHERE model_file.model_sha256 = model.model_sha256),"                   \
-    " (SELECT coalesce(sum(blob_size), 0) FROM model_file WHERE model_file.model_sha256 = model.model_sha256)" \
+#define MODEL_COLUMNS                                                                                               \
+    "SELECT model.model_sha256, model.name, version, model.actor, installed_ms,"                                    \
+    " CASE WHEN model.model_sha256 = (SELECT model_sha256 FROM model_promotion WHERE rolled_back_ms IS NULL"        \
+    "   ORDER BY id DESC LIMIT 1) THEN 'active'"                                                                    \
+    "  WHEN EXISTS (SELECT 1 FROM model_shadow WHERE model_shadow.model_sha256 = model.model_sha256) THEN 'shadow'" \
+    "  WHEN EXISTS (SELECT 1 FROM model_promotion WHERE model_promotion.model_sha256 = model.model_sha256)"         \
+    "  THEN 'former' ELSE 'installed' END,"                                                                         \
+    " coalesce((SELECT max(promoted_ms) FROM model_promotion"                                                       \
+    "  WHERE model_promotion.model_sha256 = model.model_sha256), 0),"                                               \
+    " (SELECT count(*) FROM result WHERE result.model_sha256 = model.model_sha256),"                                \
+    " (SELECT count(*) FROM model_file WHERE model_file.model_sha256 = model.model_sha256),"                        \
+    " (SELECT coalesce(sum(blob_size), 0) FROM model_file WHERE model_file.model_sha256 = model.model_sha256)"      \
     " FROM model"
 
 static void model_row(sqlite3_stmt *statement, struct store_model *out) {
@@ -224,7 +225,8 @@ bool store_model_promote(struct store *store, const char *sha256, const char *ac
     snprintf(detail, sizeof detail, "model %s, former %s", sha256, or_configured(active));
     return sql_run(store, "INSERT INTO model_promotion (model_sha256, actor, promoted_ms) VALUES (?1, ?2, ?3)",
                    SQL_VALUES(sql_text(sha256), sql_text(actor), sql_int(pulmo_now_ms())), err) &&
-           model_audit(store, "model-promote", actor, detail, err) && sql_commit(&transaction, err);
+           model_audit(store, "model-promote", actor, detail, err) && model_shadow_end(store, sha256, actor, err) &&
+           sql_commit(&transaction, err);
 }
 
 bool store_model_rollback(struct store *store, const char *actor, char sha256[65], struct err *err) {

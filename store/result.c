@@ -5,6 +5,7 @@
 #include "store/audit.h"
 #include "store/handle.h"
 #include "store/job.h"
+#include "store/model.h"
 
 static bool report_check(struct store *store, const struct store_job *job, const struct store_report *report,
                          struct err *err) {
@@ -68,7 +69,8 @@ static bool result_audit(struct store *store, const struct store_job *job, const
 static bool finish_rows(struct store *store, const struct store_job *job, const struct store_report *report,
                         struct artifact_set *set, struct err *err) {
     return result_insert(store, job, report, &set->result_id, err) && artifact_rows(store, set, err) &&
-           job_done(store, job, err) && result_audit(store, job, report, set->result_id, err);
+           job_done(store, job, err) && shadow_queue(store, job, report, set->result_id, err) &&
+           result_audit(store, job, report, set->result_id, err);
 }
 
 bool store_job_finish(struct store *store, const struct store_job *job, const struct store_report *report,

@@ -128,18 +128,18 @@ bool store_audit_export(struct store *store, bool (*line)(void *context, const c
 
 /* ---- jobs -------------------------------------------------------------------------------------------- */
 
-enum store_job_kind { STORE_JOB_ANALYSE = 1, STORE_JOB_DECODE, STORE_JOB_SIGN };
+enum store_job_kind { STORE_JOB_ANALYSE = 1, STORE_JOB_DECODE, STORE_JOB_SIGN, STORE_JOB_SHADOW };
 struct store_job {
     int64_t id; /* 0 = none due */
     enum store_job_kind kind;
     uint32_t attempt; /* from 1 */
     char study_uid[DICOM_UID_SIZE];
     int64_t study_revision; /* of the set of instances when the job was taken */
-    int64_t result_id;      /* STORE_JOB_SIGN: the result being signed */
+    int64_t result_id;      /* the result being signed; STORE_JOB_SHADOW: the one to compare with */
     char lease[40];
 };
 /* Makes jobs of studies that are complete (quiet time over, no open association that sent to them), then leases the
- * oldest due job of the kinds in kinds_mask (1 << kind). */
+ * oldest due job of the kinds in kinds_mask (1 << kind), STORE_JOB_SHADOW when no other is due. */
 bool store_job_take(struct store *store, unsigned kinds_mask, int64_t now_ms, struct store_job *out,
                     struct err *err) PULMO_MUST_USE;
 bool store_job_renew(struct store *store, const struct store_job *job, int64_t now_ms, struct err *err) PULMO_MUST_USE;
@@ -242,7 +242,7 @@ bool store_study_artifact_read_range(struct store *store, const char *study_uid,
 /* Installed models, by the SHA-256 of their model.json. Each change is audited with it. */
 struct store_model {
     char sha256[65], name[128], version[64], actor[64];
-    char state[12]; /* "active", "former" (promoted once, not in use any more), "installed" */
+    char state[12]; /* "active", "shadow", "former" (promoted once, not in use any more), "installed" */
     int64_t installed_ms, promoted_ms, results; /* promoted_ms 0 = never; results: made by it, superseded ones too */
     int64_t files, size_bytes;
 };
@@ -263,6 +263,33 @@ bool store_model_promote(struct store *store, const char *sha256, const char *ac
 /* Takes the last promotion back; sha256: what is in use then, "" = the configuration's. ERR_CONFLICT when nothing is
  * promoted. */
 bool store_model_rollback(struct store *store, const char *actor, char sha256[65], struct err *err) PULMO_MUST_USE;
+
+/* ---- shadow: store/shadow.c -------------------------------------------------------------------------- */
+
+/* Lets an installed model look at every new result's images, too, for comparison alone; NULL = no model any more.
+ * ERR_CONFLICT when that is so already, or the model is in use. Promoting the shadow ends it. */
+bool store_model_shadow(struct store *store, const char *sha256, const char *actor, struct err *err) PULMO_MUST_USE;
+/* "" = there is none. */
+bool store_model_shadowing(struct store *store, char sha256[65], struct err *err) PULMO_MUST_USE;
+/* Which model a STORE_JOB_SHADOW wants; "" = none any more: the shadow was ended, or the result was superseded. */
+bool store_shadow_begin(struct store *store, const struct store_job *job, char sha256[65],
+                        struct err *err) PULMO_MUST_USE;
+/* Puts such a job away undone. */
+bool store_shadow_drop(struct store *store, const struct store_job *job, struct err *err) PULMO_MUST_USE;
+/* What the model said; of the report status, reason, document and model are kept, no files. Nothing of the result that
+ * it is compared with changes, nothing is sent. */
+bool store_shadow_finish(struct store *store, const struct store_job *job, const struct store_report *report,
+                         struct err *err) PULMO_MUST_USE;
+struct store_shadow {
+    int64_t id, result_id, created_ms; /* result_id: of the model in use, on the same images */
+    enum store_status status;
+    char reason[256];
+};
+/* Of one model, oldest first. Owned: free(*out). */
+bool store_shadow_list(struct store *store, const char *sha256, struct store_shadow **out, size_t *count,
+                       struct err *err) PULMO_MUST_USE;
+/* The analyze document of one; owned (bytes_free). */
+bool store_shadow_document(struct store *store, int64_t shadow_id, struct bytes *out, struct err *err) PULMO_MUST_USE;
 
 /* ---- reading: worklist, verdicts, signature ---------------------------------------------------------- */
 

@@ -34,6 +34,10 @@ static void wrong_usage_is_status_2(void **state) {
                                        "model install",
                                        "model promote",
                                        "model rollback now",
+                                       "model shadow",
+                                       "model shadow --off 53f1",
+                                       "model promote --off 53f1",
+                                       "model compare 53f1 53f2",
                                        "model promote --json 53f1",
                                        "model show --model models/model.json 53f1",
                                        "model show --no-such-option"};
@@ -99,6 +103,18 @@ static void installed_promoted_and_rolled_back(void **state) {
     assert_contains(said->out, "finds the phantom's nodule");
     snprintf(sha256, sizeof sha256, "%.64s", strstr(said->out, "sha256 ") + 7);
     assert_states("installed", true);
+    snprintf(line, sizeof line, "model shadow %.8s -c {}/pulmo.conf", sha256);
+    said = program_run(line);
+    assert_said(said, 1); /* it is the configuration's, too */
+    assert_contains(said->err, "is in use");
+    assert_said(program_run("model shadow --off -c {}/pulmo.conf"), 1);
+    assert_said(program_run("model compare -c {}/pulmo.conf"), 1);
+    snprintf(line, sizeof line, "model compare %.8s --json -c {}/pulmo.conf", sha256);
+    said = program_run(line);
+    assert_said(said, 0);
+    cJSON *compared = program_json(said);
+    assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(compared, "studies")), 0);
+    cJSON_Delete(compared);
     snprintf(line, sizeof line, "model promote %.8s -c {}/pulmo.conf", sha256);
     assert_said(program_run(line), 0);
     assert_states("active", false);
