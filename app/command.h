@@ -12,7 +12,7 @@ struct command {
 };
 extern const struct command command_analyze, command_audit, command_backup, command_bench, command_doctor,
     command_evaluate, command_hold, command_model, command_phantom, command_replay, command_requeue, command_restore,
-    command_selftest, command_send, command_serve, command_survey, command_user;
+    command_route, command_selftest, command_send, command_serve, command_survey, command_user;
 
 /* Prints "pulmo NAME: sentence" and returns the exit status that fits the error. */
 int command_fail(const struct command *command, const struct err *err);

@@ -32,8 +32,10 @@ static int make(const struct phantom_config *config, const char *out, const char
         err_set(&err, ERR_IO, "cannot make the folder %s: %s", out, strerror(errno));
         return command_fail(&command_phantom, &err);
     }
-    if (!phantom_make(config, &phantom, &err) || !dicom_ct_write(phantom.volume, &write, &err))
-        return command_fail(&command_phantom, &err);
+    if (!phantom_make(config, &phantom, &err) || !dicom_ct_write(phantom.volume, &write, &err)) {
+        int status = command_fail(&command_phantom, &err);
+        return err.kind == ERR_UNSUPPORTED ? EXIT_USAGE : status; /* a transfer syntax by another name */
+    }
     print_truth(&phantom, stdout);
     return EXIT_DONE;
 }

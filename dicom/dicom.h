@@ -77,6 +77,24 @@ bool dicom_uid_derive(const char *text, char out[DICOM_UID_SIZE], struct err *er
 /* SHA-256 of the decoded stored pixel values, for "transcoded or conflict". */
 bool dicom_pixel_digest(const void *part10, size_t size, char out[65], struct err *err) PULMO_MUST_USE;
 
+/* ---- what would happen: dicom/route.c ---------------------------------------------------------------- */
+
+/* Whether an association with this peer would be accepted; parts that are NULL are not asked about. ERR_DENIED says why
+ * not. Of config only the lists count. */
+struct dicom_peer {
+    const char *calling_aet, *called_aet, *address;
+};
+bool dicom_scp_admits(const struct dicom_scp_config *config, const struct dicom_peer *peer,
+                      struct err *err) PULMO_MUST_USE;
+/* Whether a C-STORE of the instance would come as far as the sink; *status: the DIMSE status, when not with err. */
+bool dicom_scp_takes(const struct dicom_scp_config *config, const struct instance *instance, uint16_t *status,
+                     struct err *err) PULMO_MUST_USE;
+/* The status by which a sink's error is answered. */
+uint16_t dicom_scp_status(enum err_kind kind);
+/* Adds what the gate has against one file by itself (NOT_CT, LOCALIZER, NOT_AXIAL, UNREADABLE); what only a series can
+ * tell (spacing, missing slices, lungs) is not asked. False when it is no DICOM file that can be read. */
+bool dicom_slice_judge(const char *path, struct refusals *refusals, struct err *err) PULMO_MUST_USE;
+
 /* ---- sending: dicom/scu.c ---------------------------------------------------------------------------- */
 
 struct dicom_destination {

@@ -2,6 +2,7 @@
 #include "dicom/commitment.h"
 #include "dicom/dicom.h"
 #include "dicom/scp_access.h"
+#include "dicom/scp_tables.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -20,10 +21,6 @@ enum {
     PATIENCE_MS = 1000,           /* with one that waits, when another asks for its place */
     ASSOCIATIONS_DEFAULT = 16
 };
-
-enum { STATUS_SUCCESS = 0x0000, STATUS_CLASS_NOT_SUPPORTED = 0x0122, STATUS_NOT_AUTHORISED = 0x0124 };
-enum { STATUS_NO_SUCH_OPERATION = 0x0211, STATUS_OUT_OF_RESOURCES = 0xA700, STATUS_NOT_MATCHING = 0xA900 };
-enum { STATUS_CANNOT_UNDERSTAND = 0xC000 };
 
 static const char *const SOP_CLASSES[] = {
     "1.2.840.10008.5.1.4.1.1.2",   /* CT Image Storage */
@@ -106,7 +103,7 @@ static void tell(const struct worker *worker, enum dicom_event_kind kind, uint16
 
 /* ---- C-STORE ----------------------------------------------------------------------------------------- */
 
-static uint16_t status_of(enum err_kind kind) {
+uint16_t dicom_scp_status(enum err_kind kind) {
     switch (kind) {
     case ERR_NO_SPACE:
     case ERR_IO:   /* a disk that fails says nothing against the instance */
@@ -118,16 +115,24 @@ static uint16_t status_of(enum err_kind kind) {
     }
 }
 
-static bool is_our_class(const char *uid) {
-    for (size_t i = 0; i < COUNT(SOP_CLASSES); i++)
-        if (strcmp(uid, SOP_CLASSES[i]) == 0)
+static bool is_among(const char *uid, const char *const *uids, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(uid, uids[i]) == 0)
             return true;
     return false;
 }
 
+bool scp_takes_class(const char *sop_class_uid) {
+    return is_among(sop_class_uid, SOP_CLASSES, COUNT(SOP_CLASSES));
+}
+
+bool scp_takes_syntax(const char *transfer_syntax_uid) {
+    return is_among(transfer_syntax_uid, TRANSFER_SYNTAXES, COUNT(TRANSFER_SYNTAXES));
+}
+
 static bool check_command(const struct dicom_scp *scp, const struct command *command, uint16_t *status,
                           struct err *err) {
-    if (strcmp(command->sop_class_uid, command->context_class_uid) != 0 || !is_our_class(command->sop_class_uid)) {
+    if (strcmp(command->sop_class_uid, command->context_class_uid) != 0 || !scp_takes_class(command->sop_class_uid)) {
         *status = STATUS_CLASS_NOT_SUPPORTED;
         return err_set(err, ERR_UNSUPPORTED, "SOP class of the command is not the context's, or not CT");
     }
@@ -167,7 +172,7 @@ static bool store(struct worker *worker, const struct command *command, uint16_t
     memcpy(instance.called_aet, worker->request.called_aet, sizeof instance.called_aet);
     memcpy(instance.peer_address, worker->peer, sizeof instance.peer_address);
     if (!worker->scp->sink(worker->scp->context, &instance, err)) {
-        *status = status_of(err->kind);
+        *status = dicom_scp_status(err->kind);
         return false;
     }
     return true;

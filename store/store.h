@@ -312,6 +312,16 @@ bool store_study_list(struct store *store, size_t offset, size_t limit, struct s
 bool store_study_get(struct store *store, const char *study_uid, struct store_study *out,
                      struct err *err) PULMO_MUST_USE;
 
+/* What store_instance_put would do with an instance, without doing it; its errors are those of reception. */
+struct store_route {
+    char version[16];     /* "first", "same" (stored already), "transcoded", "corrected", "conflict", "foreign" */
+    bool becomes_current; /* used for analysis; otherwise kept beside, or nothing at all when the same */
+    bool study_known;
+    struct store_study study; /* as it is now, when known */
+};
+bool store_route(struct store *store, const struct instance *instance, struct store_route *out,
+                 struct err *err) PULMO_MUST_USE;
+
 /* What a reader decided on a finding of a result; append-only, the last one counts, undo appends "none". */
 struct store_verdict {
     uint32_t finding_id; /* 0 when the reader added it: then the new id is returned in it (from 10001) */
