@@ -1,5 +1,6 @@
 #include "app/artifacts.h"
 #include "app/command.h"
+#include "app/progress.h"
 #include "digest.h"
 
 #include <errno.h>
@@ -127,9 +128,12 @@ static int run(int argc, char **argv) {
     struct analysis_run run_of = analysis_run_configured(&config, engine.model);
     PULMO_SCOPED(analysis_free) struct analysis analysis = {0};
     struct err failure = {0};
+    struct progress_clock clock;
+    progress_clock_start(&clock, "analysing");
     if (!analysis_make(&engine, (const char *const *)files.items, files.count, &run_of, &analysis, &failure) &&
         !failure.kind)
         err_set(&failure, ERR_INTERNAL, "the analysis failed without a reason");
+    progress_clock_stop(&clock);
     int status = report(&request, &engine, &analysis, &failure);
     engine_close(&engine);
     return status;

@@ -4,6 +4,7 @@
 #include "app/model_check.h"
 #include "app/model_report.h"
 #include "app/processes.h"
+#include "app/progress.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -29,7 +30,10 @@ static bool check_runs(const struct config *config, const struct model_files *fi
     snprintf(model->name, sizeof model->name, "%s", info->name);
     snprintf(model->version, sizeof model->version, "%s", info->version);
     snprintf(model->actor, sizeof model->actor, "%s", actor());
+    struct progress_clock clock;
+    progress_clock_start(&clock, "checking on a phantom");
     bool runs = model_check(&engine, check, err) || err_within(err, "self-check");
+    progress_clock_stop(&clock);
     engine_close(&engine);
     return runs;
 }

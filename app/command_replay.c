@@ -6,6 +6,7 @@
 #include "app/command.h"
 #include "app/models.h"
 #include "app/processes.h"
+#include "app/progress.h"
 #include "app/replay.h"
 
 #include <stdio.h>
@@ -145,7 +146,13 @@ static int judge(const struct replay *replay, const struct replay_files *files, 
 static int replay_result(struct replay *replay, const struct config *config, bool named, int64_t id) {
     struct err err = {0};
     struct replay_files files = {0};
-    if (!read_result(replay, id, &err) || !open_engine(replay, config, named, &err) || !compute(replay, &err))
+    struct progress_clock clock;
+    if (!read_result(replay, id, &err) || !open_engine(replay, config, named, &err))
+        return command_fail(&command_replay, &err);
+    progress_clock_start(&clock, "computing again");
+    bool computed = compute(replay, &err);
+    progress_clock_stop(&clock);
+    if (!computed)
         return command_fail(&command_replay, &err);
     struct analysis_run configured = analysis_run_configured(config, replay->engine.model);
     size_t differing = replay_print_conditions(&replay->origin, &replay->engine);

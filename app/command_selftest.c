@@ -2,6 +2,7 @@
  */
 #include "app/artifacts.h"
 #include "app/command.h"
+#include "app/progress.h"
 #include "phantom/phantom.h"
 
 #include <fts.h>
@@ -72,7 +73,10 @@ static int run(int argc, char **argv) {
         err_set(&err, ERR_IO, "cannot make a folder in /tmp");
         return command_fail(&command_selftest, &err);
     }
+    struct progress_clock clock;
+    progress_clock_start(&clock, "analysing a phantom");
     int status = check(&config, folder, &err);
+    progress_clock_stop(&clock);
     remove_folder(folder);
     return status < 0 ? command_fail(&command_selftest, &err) : status;
 }
