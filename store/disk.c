@@ -98,22 +98,27 @@ static void problem_add(struct store_health *health, const char *code, const cha
     snprintf(problem->text, sizeof problem->text, "%s", text);
 }
 
+#define SEE_KERNEL "See the kernel's log for errors of the disk; all goes on by itself when it takes writes again."
+
 static void check_room(struct store *store, struct store_health *health) {
     char path[PATH_SIZE], text[STORE_PROBLEM_SIZE];
     struct stat status;
     uint64_t reserve = store->config.disk_reserve_bytes;
     unsigned long long free_mib = health->free_bytes >> 20, reserve_mib = reserve >> 20;
+    static const char make_room[] = "Make room on the disk that holds data_folder; all goes on by itself then.";
     snprintf(path, sizeof path, "%s/%s", store->config.folder, DISK_RESERVE_NAME);
     if (health->free_bytes < FULL_BYTES) {
-        snprintf(text, sizeof text, "The disk is full (%llu MiB free%s). Nothing is received and no result is written.",
-                 free_mib, lstat(path, &status) == 0 ? "" : "; the reserve is given up");
+        snprintf(text, sizeof text,
+                 "The disk is full (%llu MiB free%s). Nothing is received and no result is written. %s", free_mib,
+                 lstat(path, &status) == 0 ? "" : "; the reserve is given up", make_room);
         problem_add(health, "DISK_FULL", text);
     } else if (health->free_bytes < reserve / RESULTS_SHARE) {
-        snprintf(text, sizeof text, "The disk has %llu MiB left. Nothing is received, and results wait.", free_mib);
+        snprintf(text, sizeof text, "The disk has %llu MiB left. Nothing is received, and results wait. %s", free_mib,
+                 make_room);
         problem_add(health, "DISK_LOW", text);
     } else if (health->free_bytes < reserve) {
-        snprintf(text, sizeof text, "The disk has %llu MiB left. Nothing is received below %llu MiB.", free_mib,
-                 reserve_mib);
+        snprintf(text, sizeof text, "The disk has %llu MiB left. Nothing is received below %llu MiB. %s", free_mib,
+                 reserve_mib, make_room);
         problem_add(health, "DISK_LOW", text);
     }
 }
@@ -127,7 +132,7 @@ static void check_write(struct store *store, struct store_health *health) {
         return;
     if (errno == ENOSPC || errno == EDQUOT) /* check_room has said so, unless the quota is another's */
         return;
-    snprintf(text, sizeof text, "The disk takes no writes (%s). Nothing is received, no result is written.",
+    snprintf(text, sizeof text, "The disk takes no writes (%s). Nothing is received, no result is written. " SEE_KERNEL,
              strerror(errno));
     problem_add(health, errno == EROFS ? "DISK_READ_ONLY" : "DISK_FAILS", text);
 }
@@ -154,7 +159,8 @@ bool store_health(struct store *store, struct store_health *out, struct err *err
         return false;
     check_room(store, &health);
     if (read_only)
-        problem_add(&health, "DISK_READ_ONLY", "The disk is read only. Nothing is received, no result is written.");
+        problem_add(&health, "DISK_READ_ONLY",
+                    "The disk is read only. Nothing is received, no result is written. " SEE_KERNEL);
     else
         check_write(store, &health);
     recover_check_lock(store, &health);

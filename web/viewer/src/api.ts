@@ -118,6 +118,14 @@ export interface Contours {
   findings: { id: number; slices: { k: number; paths: [number, number][][] }[] }[];
 }
 
+/** What is wrong with the machine; the sentences are for its administrator. */
+export interface Health {
+  status: "ok" | "degraded";
+  /** Why the disk stays full; "" when it does not. */
+  disk: string;
+  problems: { code: string; text: string }[];
+}
+
 /** A refusal of the server; message is a sentence for the reader. */
 export class ApiError extends Error {
   constructor(
@@ -169,6 +177,7 @@ function post(path: string, body: unknown): Promise<Response> {
 }
 
 export const api = {
+  health: () => get<Health>("/api/health"),
   me: () => get<User>("/api/me"),
   login: async (user: string, password: string) =>
     (await (await post("/api/login", { user, password })).json()) as User,

@@ -2,6 +2,7 @@
 import { api, whenLoggedOut, type User } from "./api";
 import { h, replace, sentence } from "./dom";
 import { showLogin } from "./login";
+import { watchMachine } from "./machine_banner";
 import { StudyPage } from "./study_page";
 import { topBar } from "./bar";
 import { Worklist } from "./worklist";
@@ -56,6 +57,7 @@ function auditNote(): HTMLElement {
 }
 
 async function start(): Promise<void> {
+  watchMachine(document.getElementById("machine")!);
   whenLoggedOut(loggedOut);
   window.addEventListener("hashchange", route);
   try {
