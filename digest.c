@@ -14,7 +14,7 @@ bool digest_hex(const void *data, size_t size, char out[DIGEST_HEX_SIZE], struct
     unsigned char raw[EVP_MAX_MD_SIZE];
     unsigned raw_size = 0;
     if (EVP_Digest(data, size, raw, &raw_size, EVP_sha256(), NULL) != 1)
-        return err_set(err, ERR_INTERNAL, "SHA-256 failed");
+        return err_set(err, ERR_MEMORY, "out of memory for SHA-256");
     hex_of(raw, raw_size, out);
     return true;
 }
@@ -31,7 +31,11 @@ static void file_close_at(FILE **file) {
 bool digest_file_hex(const char *path, char out[DIGEST_HEX_SIZE], struct err *err) {
     PULMO_SCOPED(file_close_at) FILE *file = fopen(path, "rbe");
     if (!file)
-        return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot read %s: %s", path, strerror(errno));
+        return err_set(err,
+                       errno == ENOENT   ? ERR_NOT_FOUND
+                       : errno == ENOMEM ? ERR_MEMORY
+                                         : ERR_IO,
+                       "cannot read %s: %s", path, strerror(errno));
     PULMO_SCOPED(context_free_at) EVP_MD_CTX *context = EVP_MD_CTX_new();
     unsigned char buffer[65536], raw[EVP_MAX_MD_SIZE];
     unsigned raw_size = 0;
@@ -41,7 +45,7 @@ bool digest_file_hex(const char *path, char out[DIGEST_HEX_SIZE], struct err *er
     if (ferror(file))
         return err_set(err, ERR_IO, "cannot read %s: %s", path, strerror(errno));
     if (!good || EVP_DigestFinal_ex(context, raw, &raw_size) != 1)
-        return err_set(err, ERR_INTERNAL, "SHA-256 failed");
+        return err_set(err, ERR_MEMORY, "out of memory for SHA-256");
     hex_of(raw, raw_size, out);
     return true;
 }

@@ -20,6 +20,8 @@ static bool job_decode(struct appliance *appliance, const struct store_job *job,
 }
 
 bool decoder_run(const struct config *config, struct err *err) {
+    if (!dicom_ready(err))
+        return false;
     struct appliance appliance = {.config = config, .store = processes_store_open(config, err)};
     if (!appliance.store)
         return false;

@@ -184,6 +184,8 @@ static bool open_engine(struct appliance *appliance, struct err *err) {
 }
 
 static bool run(const struct config *config, int64_t idle_ms, struct err *err) {
+    if (!dicom_ready(err))
+        return false;
     struct appliance appliance = {.config = config, .idle_ms = idle_ms, .store = processes_store_open(config, err)};
     bool good = appliance.store && open_engine(&appliance, err);
     if (good) {

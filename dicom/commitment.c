@@ -50,13 +50,8 @@ static bool read_references(const struct shim_dataset *dataset, uint32_t tag, st
     return true;
 }
 
-static bool read_report(const struct command *command, struct report *out, struct err *err) {
+static bool read_rows(const struct shim_dataset *dataset, struct report *out, struct err *err) {
     struct dicom_commitment_report *report = &out->borrowed;
-    PULMO_SCOPED(shim_dataset_free_at)
-    struct shim_dataset *dataset =
-        shim_dataset_read(command->dataset.data, command->dataset.size, command->transfer_syntax_uid, 0xFFFFFFFF, err);
-    if (dataset == NULL)
-        return false;
     if (!shim_get_string(dataset, TAG_TRANSACTION, report->transaction_uid, DICOM_UID_SIZE))
         return err_set(err, ERR_INPUT, "a report without a Transaction UID");
     if (!read_references(dataset, TAG_REFERENCED, &out->stored, &report->stored_count, err) ||
@@ -65,6 +60,13 @@ static bool read_report(const struct command *command, struct report *out, struc
     report->stored = out->stored;
     report->failed = out->failed;
     return true;
+}
+
+static bool read_report(const struct command *command, struct report *out, struct err *err) {
+    PULMO_SCOPED(shim_dataset_free_at)
+    struct shim_dataset *dataset =
+        shim_dataset_read(command->dataset.data, command->dataset.size, command->transfer_syntax_uid, 0xFFFFFFFF, err);
+    return dataset != NULL && shim_concluded(dataset, read_rows(dataset, out, err), err);
 }
 
 static uint16_t status_of(enum err_kind kind) {

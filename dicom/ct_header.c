@@ -148,5 +148,5 @@ bool ct_header_read(const char *path, struct ct_header *out, struct err *err) {
     struct ct_header header = {.slope = 1};
     read_header(dataset, &header);
     *out = header;
-    return true;
+    return shim_concluded(dataset, true, err);
 }

@@ -14,6 +14,10 @@ static const uint32_t TAG_PIXEL_DATA = 0x7FE00010, TAG_NONE = 0xFFFFFFFF;
 
 #define INFLATED_BYTES_MAX ((size_t)1 << 30) /* a deflate bomb ends here */
 
+bool dicom_ready(struct err *err) {
+    return shim_ready(err);
+}
+
 /* ---- files ------------------------------------------------------------------------------------------- */
 
 static struct shim_dataset *parse(const void *part10, size_t size, bool header_only, struct err *err) {

@@ -1,9 +1,8 @@
-/* The only C++ of the product: what DCMTK does for it, behind dcmtk_shim.h. Nothing here decides anything that C could
- * decide above it. Every entry is wrapped by guarded(): no exception and no type of DCMTK leaves. */
+/* The C++ of the product: what DCMTK does for it with data sets, behind dcmtk_shim.h; dcmtk_network.cc has the network.
+ * Nothing here decides anything that C could decide above it. Every entry is wrapped by guarded(), value_or() or
+ * asked(): no exception and no type of DCMTK leaves. */
 #include "dicom/dcmtk_shim.h"
-
-#include "dicom/guard.h"
-#include "dicom/socket.h"
+#include "dicom/dcmtk_inside.h"
 
 #include <dcmtk/config/osconfig.h>
 #include <dcmtk/dcmdata/dcistrmb.h>
@@ -17,49 +16,30 @@
 #include <dcmtk/dcmjpeg/djencode.h>
 #include <dcmtk/dcmjpls/djdecode.h>
 #include <dcmtk/dcmjpls/djencode.h>
-#include <dcmtk/dcmnet/assoc.h>
-#include <dcmtk/dcmnet/cond.h>
-#include <dcmtk/dcmnet/dcmlayer.h>
-#include <dcmtk/dcmnet/dcmtrans.h>
-#include <dcmtk/dcmtls/tlslayer.h>
-#include <dcmtk/dcmtls/tlstrans.h>
+#include <dcmtk/dcmnet/dul.h>
 #include <dcmtk/oflog/oflog.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <openssl/ssl.h>
-#include <unistd.h>
 #include <vector>
+
+using namespace inside;
 
 namespace {
 
 constexpr size_t TEXT_BYTES_MAX = 64 * 1024; /* of an attribute shown as text */
 
-template <class Body> bool guarded(struct err *err, Body body) noexcept {
-    try {
-        return body();
-    } catch (const std::bad_alloc &) {
-        return err_set(err, ERR_MEMORY, "out of memory in the DICOM toolkit");
-    } catch (...) {
-        return err_set(err, ERR_INTERNAL, "unexpected exception in the DICOM toolkit");
-    }
-}
-
-/* As above for what is asked of a handle: the fallback stands for every fault. */
+/* As guarded, for what is asked of a handle: the fallback stands for every fault. */
 template <class Value, class Body> Value value_or(Value fallback, Body body) noexcept {
     try {
         return body();
     } catch (...) {
         return fallback;
     }
-}
-
-/* Conditions are fixed sentences of DCMTK: no patient data. */
-bool failed(struct err *err, enum err_kind kind, const char *what, const OFCondition &condition) {
-    return err_set(err, kind, "%s: %s", what, condition.text());
 }
 
 void set_up_once() {
@@ -72,18 +52,22 @@ void set_up_once() {
     DcmRLEEncoderRegistration::registerCodecs();
 }
 
-bool set_up(struct err *err) {
-    static std::once_flag once;
-    std::call_once(once, set_up_once);
-    return dcmDataDict.isDictionaryLoaded() ||
-           err_set(err, ERR_CONFIG, "DCMTK's data dictionary is absent (package libdcmtk17, or DCMDICTPATH)");
-}
-
 DcmTagKey key_of(uint32_t tag) {
     return DcmTagKey(Uint16(tag >> 16), Uint16(tag & 0xFFFF));
 }
 
 } // namespace
+
+bool inside::failed(struct err *err, enum err_kind kind, const char *what, const OFCondition &condition) {
+    return err_set(err, condition == EC_MemoryExhausted ? ERR_MEMORY : kind, "%s: %s", what, condition.text());
+}
+
+bool inside::set_up(struct err *err) {
+    static std::once_flag once;
+    std::call_once(once, set_up_once);
+    return dcmDataDict.isDictionaryLoaded() ||
+           err_set(err, ERR_CONFIG, "DCMTK's data dictionary is absent (package libdcmtk17, or DCMDICTPATH)");
+}
 
 /* ---- data sets --------------------------------------------------------------------------------------- */
 
@@ -92,14 +76,43 @@ struct shim_dataset {
     DcmItem *item = nullptr;
     std::string transfer_syntax;
     std::map<DcmItem *, std::unique_ptr<shim_dataset>> items; /* handles given out, owned by their parent's handle */
+    struct shim_dataset *whole = nullptr;                     /* of an item: the root's handle */
+    bool is_starved = false; /* of a root: something asked could not be told for lack of memory */
 };
 
 namespace {
 
-/* DCMTK reads through non-const members; a handle belongs to one thread at a time. */
+void starve(const struct shim_dataset *dataset) noexcept {
+    if (dataset == nullptr)
+        return;
+    struct shim_dataset *handle = const_cast<struct shim_dataset *>(dataset);
+    (handle->whole != nullptr ? handle->whole : handle)->is_starved = true;
+}
+
+/* As value_or, and lack of memory is remembered: what could not be read must not pass for what is absent. */
+template <class Value, class Body> Value asked(const struct shim_dataset *dataset, Value fallback, Body body) noexcept {
+    try {
+        return body();
+    } catch (const std::bad_alloc &) {
+        starve(dataset);
+    } catch (...) {
+    }
+    return fallback;
+}
+
+/* The same for faults that DCMTK returns. */
+bool good(const OFCondition &condition) {
+    if (condition == EC_MemoryExhausted)
+        throw std::bad_alloc();
+    return condition.good();
+}
+
+/* DCMTK reads through non-const members; a handle belongs to one thread at a time. An item that could not be had for
+ * lack of memory is NULL to its caller, and has no attributes. */
 DcmElement *find(const struct shim_dataset *dataset, uint32_t tag) {
     DcmElement *element = nullptr;
-    return dataset->item->findAndGetElement(key_of(tag), element).good() ? element : nullptr;
+    const bool found = dataset != nullptr && good(dataset->item->findAndGetElement(key_of(tag), element));
+    return found ? element : nullptr;
 }
 
 struct shim_dataset *handle_of(const struct shim_dataset *parent, DcmItem *item) {
@@ -107,6 +120,7 @@ struct shim_dataset *handle_of(const struct shim_dataset *parent, DcmItem *item)
     if (!slot) {
         slot = std::make_unique<shim_dataset>();
         slot->item = item;
+        slot->whole = parent->whole != nullptr ? parent->whole : const_cast<struct shim_dataset *>(parent);
     }
     return slot.get();
 }
@@ -140,15 +154,22 @@ OFString to_utf8(const struct shim_dataset *dataset, DcmElement *element, const 
         return text;
     const std::string source = character_set_of(dataset->item);
     DcmSpecificCharacterSet converter;
-    if (converter.selectCharacterSet(source.c_str()).good() &&
-        converter.convertString(text, out, element->ident() == EVR_PN ? "\\^=" : "\\").good())
+    errno = 0; /* iconv_open's: DCMTK returns a condition of its own then */
+    if (good(converter.selectCharacterSet(source.c_str())) &&
+        good(converter.convertString(text, out, element->ident() == EVR_PN ? "\\^=" : "\\")))
         return out;
+    if (errno == ENOMEM)
+        throw std::bad_alloc();
     for (const char c : text)
         out += is_foreign(c) ? '?' : c;
     return out;
 }
 
 } // namespace
+
+bool shim_ready(struct err *err) {
+    return guarded(err, [&] { return set_up(err); });
+}
 
 struct shim_dataset *shim_dataset_new(struct err *err) {
     struct shim_dataset *out = nullptr;
@@ -163,6 +184,12 @@ struct shim_dataset *shim_dataset_new(struct err *err) {
 
 void shim_dataset_free(struct shim_dataset *dataset) {
     value_or(0, [&] { return delete dataset, 0; });
+}
+
+bool shim_concluded(const struct shim_dataset *dataset, bool done, struct err *err) {
+    if (!(dataset->whole != nullptr ? dataset->whole : dataset)->is_starved)
+        return done;
+    return err_set(err, ERR_MEMORY, "out of memory while a data set was read");
 }
 
 bool shim_inflate(const void *data, size_t size, size_t size_max, struct bytes *out, struct err *err) {
@@ -219,6 +246,8 @@ bool shim_dataset_write_body(const struct shim_dataset *dataset, const char *tra
         const E_TransferSyntax syntax = DcmXfer(transfer_syntax_uid).getXfer();
         if (!dataset->root || syntax == EXS_Unknown)
             return err_set(err, ERR_UNSUPPORTED, "cannot write transfer syntax %s", transfer_syntax_uid);
+        if (!shim_concluded(dataset, true, err))
+            return false;
         OFCondition condition = dataset->root->chooseRepresentation(syntax, nullptr);
         if (condition.bad())
             return failed(err, ERR_UNSUPPORTED, "pixel data cannot be written in this transfer syntax", condition);
@@ -248,8 +277,8 @@ const char *shim_dataset_transfer_syntax(const struct shim_dataset *dataset) {
 template <class Put> static bool put(uint32_t tag, struct err *err, Put body) {
     return guarded(err, [&] {
         const OFCondition condition = body(DcmTag(key_of(tag)));
-        return condition.good() || err_set(err, ERR_INTERNAL, "attribute (%04X,%04X) cannot be set: %s", tag >> 16,
-                                           tag & 0xFFFF, condition.text());
+        return good(condition) || err_set(err, ERR_INTERNAL, "attribute (%04X,%04X) cannot be set: %s", tag >> 16,
+                                          tag & 0xFFFF, condition.text());
     });
 }
 
@@ -333,7 +362,7 @@ bool shim_remove(struct shim_dataset *dataset, uint32_t tag) {
 }
 
 bool shim_vr(const struct shim_dataset *dataset, uint32_t tag, char vr[3]) {
-    return guarded(nullptr, [&] {
+    return asked(dataset, false, [&] {
         DcmElement *element = find(dataset, tag);
         return element != nullptr && snprintf(vr, 3, "%s", DcmVR(element->getVR()).getValidVRName()) == 2;
     });
@@ -345,12 +374,12 @@ static bool is_text(DcmElement *element) {
 }
 
 bool shim_get_text(const struct shim_dataset *dataset, uint32_t tag, long index, char *out, size_t out_size) {
-    return guarded(nullptr, [&] {
+    return asked(dataset, false, [&] {
         DcmElement *element = find(dataset, tag);
         OFString raw;
         if (element == nullptr || !is_text(element))
             return false;
-        if ((index < 0 ? element->getOFStringArray(raw) : element->getOFString(raw, unsigned(index))).bad())
+        if (!good(index < 0 ? element->getOFStringArray(raw) : element->getOFString(raw, unsigned(index))))
             return false;
         const OFString text = to_utf8(dataset, element, raw);
         snprintf(out, out_size, "%s", text.c_str());
@@ -359,17 +388,17 @@ bool shim_get_text(const struct shim_dataset *dataset, uint32_t tag, long index,
 }
 
 size_t shim_value_count(const struct shim_dataset *dataset, uint32_t tag) {
-    return value_or<size_t>(0, [&] { return find(dataset, tag) ? size_t(find(dataset, tag)->getVM()) : 0; });
+    return asked<size_t>(dataset, 0, [&] { return find(dataset, tag) ? size_t(find(dataset, tag)->getVM()) : 0; });
 }
 
 bool shim_get_bytes(const struct shim_dataset *dataset, uint32_t tag, const uint8_t **data, size_t *size) {
-    return guarded(nullptr, [&] {
+    return asked(dataset, false, [&] {
         DcmElement *element = find(dataset, tag);
         Uint8 *bytes = nullptr;
         Uint16 *words = nullptr;
         if (element == nullptr || element->getLength() == 0)
             return false;
-        if (element->getUint8Array(bytes).bad() && element->getUint16Array(words).good())
+        if (!good(element->getUint8Array(bytes)) && good(element->getUint16Array(words)))
             bytes = reinterpret_cast<Uint8 *>(words);
         if (bytes == nullptr)
             return false;
@@ -385,13 +414,13 @@ static DcmSequenceOfItems *sequence_of(const struct shim_dataset *dataset, uint3
 }
 
 size_t shim_item_count(const struct shim_dataset *dataset, uint32_t tag) {
-    return value_or<size_t>(0,
-                            [&] { return sequence_of(dataset, tag) ? size_t(sequence_of(dataset, tag)->card()) : 0; });
+    return asked<size_t>(dataset, 0,
+                         [&] { return sequence_of(dataset, tag) ? size_t(sequence_of(dataset, tag)->card()) : 0; });
 }
 
 struct shim_dataset *shim_item(const struct shim_dataset *dataset, uint32_t sequence_tag, size_t index) {
-    return value_or<struct shim_dataset *>(
-        nullptr, [&]() -> struct shim_dataset * {
+    return asked<struct shim_dataset *>(
+        dataset, nullptr, [&]() -> struct shim_dataset * {
             DcmSequenceOfItems *sequence = sequence_of(dataset, sequence_tag);
             DcmItem *item = sequence != nullptr && index < sequence->card() ? sequence->getItem(index) : nullptr;
             return item != nullptr ? handle_of(dataset, item) : nullptr;
@@ -416,15 +445,15 @@ static DcmPixelSequence *fragments_of(const struct shim_dataset *dataset) {
 }
 
 size_t shim_fragment_count(const struct shim_dataset *dataset) {
-    return value_or<size_t>(0, [&] { return fragments_of(dataset) ? size_t(fragments_of(dataset)->card()) : 0; });
+    return asked<size_t>(dataset, 0, [&] { return fragments_of(dataset) ? size_t(fragments_of(dataset)->card()) : 0; });
 }
 
 bool shim_fragment(const struct shim_dataset *dataset, size_t index, const uint8_t **data, size_t *size) {
-    return guarded(nullptr, [&] {
+    return asked(dataset, false, [&] {
         DcmPixelSequence *sequence = fragments_of(dataset);
         DcmPixelItem *item = nullptr;
         Uint8 *bytes = nullptr;
-        if (sequence == nullptr || sequence->getItem(item, index).bad() || item->getUint8Array(bytes).bad() ||
+        if (sequence == nullptr || !good(sequence->getItem(item, index)) || !good(item->getUint8Array(bytes)) ||
             bytes == nullptr)
             return false;
         *data = bytes;
@@ -478,323 +507,5 @@ bool shim_put_frames(struct shim_dataset *dataset, const char *transfer_syntax_u
             dataset->transfer_syntax = transfer_syntax_uid;
         }
         return condition;
-    });
-}
-
-/* ---- network ----------------------------------------------------------------------------------------- */
-
-namespace {
-
-/* DCMTK takes a connection that was accepted elsewhere from a global variable, so one thread at a time may hand one
- * over. It asks the transport layer for a connection object as soon as it has read the variable and before it reads
- * from the peer: there the door closes again, and a silent peer holds up nobody. */
-std::mutex door;
-thread_local bool holds_door = false;
-thread_local struct err *request_fault = nullptr; /* of the request that this thread receives */
-
-void open_door(int socket) {
-    door.lock();
-    holds_door = true;
-    dcmExternalSocketHandle.set(socket);
-}
-
-bool close_door() {
-    const bool held = holds_door;
-    if (held) {
-        dcmExternalSocketHandle.set(-1);
-        holds_door = false;
-        door.unlock();
-    }
-    return held;
-}
-
-/* A connection of a server: the first request is checked before DCMTK sees it, dicom/guard.h. */
-template <class Base> class Guarded : public Base {
-  public:
-    using Base::Base;
-    ~Guarded() override {
-        guard_free(&guard);
-    }
-    ssize_t read(void *buffer, size_t size) override {
-        return guard_read(&guard, buffer, size, read_base, this);
-    }
-    OFBool networkDataAvailable(int timeout) override {
-        return guard_has_bytes(&guard) || Base::networkDataAvailable(timeout);
-    }
-
-  private:
-    static ssize_t read_base(void *self, void *buffer, size_t size) {
-        return static_cast<Guarded *>(self)->Base::read(buffer, size);
-    }
-    struct guard guard = {GUARD_COLLECTING, nullptr, 0, 0, request_fault};
-};
-
-template <class Base> class Layer : public Base {
-  public:
-    using Base::Base;
-    DcmTransportConnection *createConnection(DcmNativeSocketType socket, OFBool secure) override {
-        const bool is_server = close_door();
-        socket_set_nodelay(socket);
-        if (!is_server)
-            return Base::createConnection(socket, secure);
-        if constexpr (std::is_same<Base, DcmTLSTransportLayer>::value) {
-            SSL *ssl = SSL_new(this->getNativeHandle());
-            if (ssl != nullptr && SSL_set_fd(ssl, socket) == 1)
-                return new Guarded<DcmTLSConnection>(socket, ssl);
-            SSL_free(ssl);
-            return nullptr;
-        }
-        return new Guarded<DcmTCPConnection>(socket);
-    }
-};
-
-bool load_keys(DcmTLSTransportLayer &layer, const struct shim_tls *tls, struct err *err) {
-    if (tls->certificate_file != nullptr && tls->key_file != nullptr) {
-        if (layer.setPrivateKeyFile(tls->key_file, DCF_Filetype_PEM).bad())
-            return err_set(err, ERR_CONFIG, "TLS key %s cannot be read", tls->key_file);
-        if (layer.setCertificateFile(tls->certificate_file, DCF_Filetype_PEM).bad() ||
-            !layer.checkPrivateKeyMatchesCertificate())
-            return err_set(err, ERR_CONFIG, "TLS certificate %s is unreadable or not the key's", tls->certificate_file);
-    }
-    return tls->ca_file == nullptr || layer.addTrustedCertificateFile(tls->ca_file, DCF_Filetype_PEM).good() ||
-           err_set(err, ERR_CONFIG, "TLS CA file %s cannot be read", tls->ca_file);
-}
-
-/* Non-Downgrading BCP 195 TLS Secure Transport Connection Profile, PS3.15 B.10: TLS 1.2 and better. */
-std::unique_ptr<DcmTransportLayer> layer_of(const struct shim_tls *tls, T_ASC_NetworkRole role, struct err *err) {
-    if (tls == nullptr)
-        return std::make_unique<Layer<DcmTransportLayer>>();
-    auto layer = std::make_unique<Layer<DcmTLSTransportLayer>>(role, nullptr, OFFalse);
-    if (layer->setTLSProfile(TSP_Profile_BCP195_ND).bad() || layer->activateCipherSuites().bad()) {
-        err_set(err, ERR_CONFIG, "TLS profile BCP 195 ND is not available");
-        return nullptr;
-    }
-    if (!load_keys(*layer, tls, err))
-        return nullptr;
-    layer->setCertificateVerification(tls->require_peer_certificate ? DCV_requireCertificate
-                                      : tls->ca_file != nullptr     ? DCV_checkCertificate
-                                                                    : DCV_ignoreCertificate);
-    return layer;
-}
-
-/* An association of DCMTK behind the C handle, which has no members of its own. */
-T_ASC_Association *own(const struct shim_dul *dul) {
-    return reinterpret_cast<T_ASC_Association *>(const_cast<struct shim_dul *>(dul));
-}
-
-bool network_failed(struct err *err, const char *what, const OFCondition &condition) {
-    const bool is_network = condition == DUL_NETWORKCLOSED || condition == DUL_READTIMEOUT ||
-                            condition == DUL_PEERABORTEDASSOCIATION || condition.code() == DULC_TCPIOERROR ||
-                            condition.code() == DULC_TCPINITERROR;
-    return failed(err, is_network ? ERR_NETWORK : ERR_INPUT, what, condition);
-}
-
-} // namespace
-
-struct shim_network {
-    T_ASC_Network *dcmtk = nullptr;
-    std::unique_ptr<DcmTransportLayer> layer;
-    bool secure = false;
-    int timeout_s = 0;
-};
-
-struct shim_network *shim_network_new(const struct shim_tls *tls, int listener, int timeout_s, struct err *err) {
-    struct shim_network *network = nullptr;
-    const bool done = guarded(err, [&] {
-        const T_ASC_NetworkRole role = listener >= 0 ? NET_ACCEPTOR : NET_REQUESTOR;
-        if (!set_up(err))
-            return false;
-        network = new shim_network;
-        network->secure = tls != nullptr;
-        network->timeout_s = timeout_s;
-        network->layer = layer_of(tls, role, err);
-        if (!network->layer)
-            return false;
-        dcmSocketReceiveTimeout.set(timeout_s);
-        dcmSocketSendTimeout.set(timeout_s);
-        dcmConnectionTimeout.set(timeout_s);
-        open_door(listener); /* with a socket in the door, DCMTK opens none of its own */
-        OFCondition condition = ASC_initializeNetwork(role, 0, timeout_s, &network->dcmtk);
-        close_door();
-        condition = condition.good() ? ASC_setTransportLayer(network->dcmtk, network->layer.get(), 0) : condition;
-        return condition.good() || failed(err, ERR_INTERNAL, "DICOM network cannot be set up", condition);
-    });
-    if (!done) {
-        shim_network_free(network);
-        network = nullptr;
-    }
-    return network;
-}
-
-void shim_network_free(struct shim_network *network) {
-    guarded(nullptr, [&] {
-        if (network != nullptr)
-            ASC_dropNetwork(&network->dcmtk);
-        delete network;
-        return true;
-    });
-}
-
-struct shim_dul *shim_dul_receive(struct shim_network *network, int socket, uint32_t pdu_bytes,
-                                  struct shim_request *out, struct err *err) {
-    T_ASC_Association *association = nullptr;
-    const bool done = guarded(err, [&] {
-        char name[DUL_LEN_NAME + 1] = "";
-        struct err fault = {};
-        request_fault = &fault;
-        open_door(socket);
-        const OFCondition condition = ASC_receiveAssociation(network->dcmtk, &association, long(pdu_bytes), nullptr,
-                                                             nullptr, network->secure, DUL_NOBLOCK, network->timeout_s);
-        if (close_door())
-            close(socket); /* DCMTK did not take it */
-        request_fault = nullptr;
-        if (fault.kind != ERR_NONE)
-            return err_set(err, fault.kind, "%s", fault.text);
-        if (condition.bad())
-            return network_failed(err, "no association", condition);
-        ASC_getApplicationContextName(association->params, name, sizeof name);
-        if ((out->said_nothing = name[0] == '\0')) /* DCMTK calls a closed connection a success */
-            return err_set(err, ERR_NETWORK, "no association: closed without a request");
-        ASC_getAPTitles(association->params, out->calling_aet, sizeof out->calling_aet, out->called_aet,
-                        sizeof out->called_aet, nullptr, 0);
-        out->is_dicom = strcmp(name, UID_StandardApplicationContext) == 0;
-        return true;
-    });
-    if (!done) {
-        shim_dul_free(reinterpret_cast<struct shim_dul *>(association), false);
-        return nullptr;
-    }
-    return reinterpret_cast<struct shim_dul *>(association);
-}
-
-bool shim_dul_accept(struct shim_dul *dul, const char *const *sop_class_uids, size_t sop_classes,
-                     const char *const *transfer_syntax_uids, size_t transfer_syntaxes, struct err *err) {
-    return guarded(err, [&] {
-        std::vector<const char *> classes(sop_class_uids, sop_class_uids + sop_classes);
-        std::vector<const char *> syntaxes(transfer_syntax_uids, transfer_syntax_uids + transfer_syntaxes);
-        const char *verification[] = {UID_VerificationSOPClass};
-        const char *plain[] = {UID_LittleEndianExplicitTransferSyntax, UID_LittleEndianImplicitTransferSyntax};
-        T_ASC_Parameters *parameters = own(dul)->params;
-        OFCondition condition = ASC_acceptContextsWithPreferredTransferSyntaxes(parameters, verification, 1, plain, 2);
-        if (condition.good())
-            condition = ASC_acceptContextsWithPreferredTransferSyntaxes(parameters, classes.data(), int(sop_classes),
-                                                                        syntaxes.data(), int(transfer_syntaxes));
-        /* Who reports on a commitment opens an association as SCP: PS3.4 J.3.3, PS3.7 D.3.3.4. Some do not negotiate
-         * that. */
-        for (int i = 0; condition.good() && i < ASC_countPresentationContexts(parameters); i++) {
-            T_ASC_PresentationContext context;
-            condition = ASC_getPresentationContext(parameters, i, &context);
-            if (condition.good() && strcmp(context.abstractSyntax, UID_StorageCommitmentPushModelSOPClass) == 0)
-                condition = ASC_acceptPresentationContext(parameters, context.presentationContextID, plain[1],
-                                                          ASC_SC_ROLE_SCP, OFTrue);
-        }
-        condition = condition.good() ? ASC_acknowledgeAssociation(own(dul)) : condition;
-        return condition.good() || network_failed(err, "association cannot be acknowledged", condition);
-    });
-}
-
-void shim_dul_reject(struct shim_dul *dul, int result, int source, int reason) {
-    guarded(nullptr, [&] {
-        const T_ASC_RejectParameters why = {T_ASC_RejectParametersResult(result), T_ASC_RejectParametersSource(source),
-                                            T_ASC_RejectParametersReason(source << 8 | reason)};
-        return ASC_rejectAssociation(own(dul), &why).good();
-    });
-}
-
-struct shim_dul *shim_dul_connect(struct shim_network *network, const struct shim_call *call,
-                                  const struct shim_proposal *proposals, size_t count, struct err *err) {
-    T_ASC_Association *association = nullptr;
-    T_ASC_Parameters *parameters = nullptr; /* the association's, as soon as there is one */
-    const bool done = guarded(err, [&] {
-        OFCondition condition = ASC_createAssociationParameters(&parameters, long(call->pdu_bytes));
-        if (condition.bad())
-            return failed(err, ERR_MEMORY, "association", condition);
-        ASC_setAPTitles(parameters, call->calling_aet, call->called_aet, nullptr);
-        ASC_setPresentationAddresses(parameters, "localhost", call->address);
-        ASC_setTransportLayerType(parameters, network->secure);
-        for (size_t i = 0; i < count && condition.good(); i++) {
-            const char *syntaxes[] = {proposals[i].transfer_syntax_uid};
-            condition = ASC_addPresentationContext(parameters, T_ASC_PresentationContextID(2 * i + 1),
-                                                   proposals[i].sop_class_uid, syntaxes, 1);
-        }
-        if (condition.good())
-            condition = ASC_requestAssociation(network->dcmtk, parameters, &association, nullptr, nullptr, DUL_NOBLOCK,
-                                               network->timeout_s);
-        if (condition == DUL_ASSOCIATIONREJECTED)
-            return err_set(err, ERR_DENIED, "%s rejects the association (source %d, reason %d)", call->called_aet,
-                           parameters->DULparams.resultSource, parameters->DULparams.diagnostic);
-        return condition.good() || failed(err, ERR_NETWORK, "no association", condition);
-    });
-    if (!done) {
-        if (association == nullptr && parameters != nullptr)
-            ASC_destroyAssociationParameters(&parameters);
-        shim_dul_free(reinterpret_cast<struct shim_dul *>(association), false);
-        return nullptr;
-    }
-    return reinterpret_cast<struct shim_dul *>(association);
-}
-
-bool shim_dul_read(struct shim_dul *dul, int timeout_s, struct shim_pdv *out, struct err *err) {
-    return guarded(err, [&] {
-        DUL_ASSOCIATIONKEY **key = &own(dul)->DULassociation;
-        DUL_PDV pdv = {};
-        OFCondition condition = DUL_NextPDV(key, &pdv);
-        if (condition.bad()) {
-            condition = DUL_ReadPDVs(key, nullptr, DUL_NOBLOCK, timeout_s);
-            if (condition == DUL_PEERREQUESTEDRELEASE || condition == DUL_PEERABORTEDASSOCIATION) {
-                *out = {condition == DUL_PEERREQUESTEDRELEASE ? SHIM_PDV_RELEASE : SHIM_PDV_ABORT, 0, true, nullptr, 0};
-                return true;
-            }
-            if (condition == DUL_PDATAPDUARRIVED || condition.good())
-                condition = DUL_NextPDV(key, &pdv);
-        }
-        if (condition.bad())
-            return network_failed(err, "reading", condition);
-        *out = {pdv.pdvType == DUL_COMMANDPDV ? SHIM_PDV_COMMAND : SHIM_PDV_DATASET, pdv.presentationContextID,
-                bool(pdv.lastPDV), static_cast<const uint8_t *>(pdv.data), size_t(pdv.fragmentLength)};
-        return true;
-    });
-}
-
-bool shim_dul_write(struct shim_dul *dul, uint8_t context_id, enum shim_pdv_kind kind, const struct bytes *data,
-                    struct err *err) {
-    return guarded(err, [&] {
-        DUL_PDV pdv = {data->size, context_id, kind == SHIM_PDV_COMMAND ? DUL_COMMANDPDV : DUL_DATASETPDV, OFTrue,
-                       data->data};
-        DUL_PDVLIST list = {};
-        list.count = 1;
-        list.pdv = &pdv;
-        const OFCondition condition = DUL_WritePDVs(&own(dul)->DULassociation, &list);
-        return condition.good() || failed(err, ERR_NETWORK, "sending", condition);
-    });
-}
-
-bool shim_dul_context(const struct shim_dul *dul, uint8_t context_id, char sop_class_uid[DICOM_UID_SIZE],
-                      char transfer_syntax_uid[DICOM_UID_SIZE]) {
-    return guarded(nullptr, [&] {
-        T_ASC_PresentationContext context;
-        if (ASC_findAcceptedPresentationContext(own(dul)->params, context_id, &context).bad())
-            return false;
-        snprintf(sop_class_uid, DICOM_UID_SIZE, "%s", context.abstractSyntax);
-        snprintf(transfer_syntax_uid, DICOM_UID_SIZE, "%s", context.acceptedTransferSyntax);
-        return true;
-    });
-}
-
-bool shim_dul_release(struct shim_dul *dul, enum shim_side side, struct err *err) {
-    return guarded(err, [&] {
-        const OFCondition condition =
-            side == SHIM_SIDE_SERVER ? ASC_acknowledgeRelease(own(dul)) : ASC_releaseAssociation(own(dul));
-        return condition.good() || failed(err, ERR_NETWORK, "release", condition);
-    });
-}
-
-void shim_dul_free(struct shim_dul *dul, bool abort) {
-    guarded(nullptr, [&] {
-        T_ASC_Association *association = own(dul);
-        if (abort)
-            ASC_abortAssociation(association);
-        ASC_dropAssociation(association);
-        return ASC_destroyAssociation(&association).good();
     });
 }

@@ -16,6 +16,7 @@ extern "C" {
 struct shim_dataset; /* a data set or an item; the root owns its items */
 
 /* Empty, but for Specific Character Set = ISO_IR 192 (UTF-8). */
+bool shim_ready(struct err *err) PULMO_MUST_USE; /* dicom_ready */
 struct shim_dataset *shim_dataset_new(struct err *err);
 void shim_dataset_free(struct shim_dataset *dataset); /* roots only; items are borrowed from their root */
 void shim_dataset_free_at(struct shim_dataset **dataset);
@@ -64,6 +65,10 @@ size_t shim_value_count(const struct shim_dataset *dataset, uint32_t tag);
 bool shim_get_bytes(const struct shim_dataset *dataset, uint32_t tag, const uint8_t **data, size_t *size);
 size_t shim_item_count(const struct shim_dataset *dataset, uint32_t sequence_tag);
 struct shim_dataset *shim_item(const struct shim_dataset *dataset, uint32_t sequence_tag, size_t index); /* borrowed */
+
+/* Who has drawn conclusions from what the questions above were answered ends with this: `done`, unless some answer was
+ * not to be had for lack of memory and an attribute seemed absent. Then false with ERR_MEMORY, whatever *err said. */
+bool shim_concluded(const struct shim_dataset *dataset, bool done, struct err *err) PULMO_MUST_USE;
 
 /* What dicom/dataset.c builds on: inflates raw deflate; reads a data set of a syntax up to a tag (deflated ones
  * inflated before); appends a data set without meta information. */

@@ -70,6 +70,9 @@ void dicom_scp_refuse(struct dicom_scp *scp);
 /* Lets associations in progress end by themselves for up to 8 s; then answers the command at hand and aborts; frees. */
 void dicom_scp_stop(struct dicom_scp *scp);
 
+/* What DCMTK loads once (its dictionary, codecs), which else is loaded by the first call that needs it: a process that
+ * is to survive lack of memory calls this first, because DCMTK does not survive it there. ERR_CONFIG: no dictionary. */
+bool dicom_ready(struct err *err) PULMO_MUST_USE;
 /* Reads the attributes of `struct instance` from a Part 10 file in memory (borrowed into out->part10). */
 bool dicom_instance_parse(const void *part10, size_t size, struct instance *out, struct err *err) PULMO_MUST_USE;
 /* A UID derived from text, the same for the same text: 2.25.<128 bits of SHA-256 as a version 8 UUID> (PS3.5 B.2). */

@@ -42,13 +42,13 @@ static bool take_row(struct asking *asking, const struct command *command, struc
         return false;
     if (++asking->rows > ROWS_MAX)
         return err_set(err, ERR_LIMIT, "the peer names more than %d instances of a series", ROWS_MAX);
-    if (!shim_get_string(dataset, TAG_INSTANCE, uid, sizeof uid))
-        return true;
+    const bool is_named = shim_get_string(dataset, TAG_INSTANCE, uid, sizeof uid);
     /* A peer that does not know a key may ignore it: what it says of another series is no answer. */
-    if (shim_get_string(dataset, TAG_SERIES, series, sizeof series) &&
-        strcmp(series, asking->find->series_uids[asking->series]) != 0)
-        return true;
-    return asking->row(asking->context, uid, err);
+    const bool is_other = shim_get_string(dataset, TAG_SERIES, series, sizeof series) &&
+                          strcmp(series, asking->find->series_uids[asking->series]) != 0;
+    if (!shim_concluded(dataset, true, err))
+        return false;
+    return !is_named || is_other || asking->row(asking->context, uid, err);
 }
 
 static void command_free_at(struct command *command) {

@@ -84,20 +84,26 @@ static bool check_image(const struct shim_dataset *dataset, struct err *err) {
     return true;
 }
 
-bool dicom_instance_parse(const void *part10, size_t size, struct instance *out, struct err *err) {
-    PULMO_SCOPED(shim_dataset_free_at) struct shim_dataset *dataset = shim_dataset_parse(part10, size, err);
-    struct instance instance = {.part10 = part10, .part10_size = size};
-    if (dataset == NULL || !read_uid(dataset, TAG_SOP_CLASS, "SOP Class UID", instance.sop_class_uid, err) ||
-        !read_uid(dataset, TAG_SOP_INSTANCE, "SOP Instance UID", instance.sop_instance_uid, err) ||
-        !read_uid(dataset, 0x0020000D, "Study Instance UID", instance.study_uid, err) ||
-        !read_uid(dataset, 0x0020000E, "Series Instance UID", instance.series_uid, err))
+static bool read_instance(const struct shim_dataset *dataset, struct instance *out, struct err *err) {
+    if (!read_uid(dataset, TAG_SOP_CLASS, "SOP Class UID", out->sop_class_uid, err) ||
+        !read_uid(dataset, TAG_SOP_INSTANCE, "SOP Instance UID", out->sop_instance_uid, err) ||
+        !read_uid(dataset, 0x0020000D, "Study Instance UID", out->study_uid, err) ||
+        !read_uid(dataset, 0x0020000E, "Series Instance UID", out->series_uid, err))
         return false;
     const char *syntax = shim_dataset_transfer_syntax(dataset);
     if (!check_uid(syntax, "Transfer Syntax UID", err) ||
-        (is_ct_class(instance.sop_class_uid) && !check_image(dataset, err)))
+        (is_ct_class(out->sop_class_uid) && !check_image(dataset, err)))
         return false;
-    memcpy(instance.transfer_syntax_uid, syntax, strlen(syntax) + 1);
-    read_texts(dataset, &instance);
+    memcpy(out->transfer_syntax_uid, syntax, strlen(syntax) + 1);
+    read_texts(dataset, out);
+    return true;
+}
+
+bool dicom_instance_parse(const void *part10, size_t size, struct instance *out, struct err *err) {
+    PULMO_SCOPED(shim_dataset_free_at) struct shim_dataset *dataset = shim_dataset_parse(part10, size, err);
+    struct instance instance = {.part10 = part10, .part10_size = size};
+    if (dataset == NULL || !shim_concluded(dataset, read_instance(dataset, &instance, err), err))
+        return false;
     *out = instance;
     return true;
 }

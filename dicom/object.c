@@ -115,7 +115,7 @@ static bool copy_from_header(struct shim_dataset *dataset, const struct bytes *h
     for (size_t index = 0; index < sizeof copied_tags / sizeof *copied_tags; index++)
         if (!shim_copy(dataset, source, copied_tags[index], err))
             return false;
-    return true;
+    return shim_concluded(source, true, err);
 }
 
 bool object_put_study(struct shim_dataset *dataset, const struct dicom_series *series, struct err *err) {

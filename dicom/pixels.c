@@ -67,7 +67,7 @@ static bool check_monochrome(const struct shim_dataset *dataset, struct err *err
     return true;
 }
 
-bool pixels_format_read(const struct shim_dataset *dataset, struct pixel_format *out, struct err *err) {
+static bool format_read(const struct shim_dataset *dataset, struct pixel_format *out, struct err *err) {
     struct pixel_format format = {.frames = 1};
     uint32_t representation = 0;
     int64_t frames = 1;
@@ -86,6 +86,10 @@ bool pixels_format_read(const struct shim_dataset *dataset, struct pixel_format 
         return false;
     *out = format;
     return true;
+}
+
+bool pixels_format_read(const struct shim_dataset *dataset, struct pixel_format *out, struct err *err) {
+    return shim_concluded(dataset, format_read(dataset, out, err), err);
 }
 
 /* ---- from containers to values ----------------------------------------------------------------------- */
@@ -318,7 +322,8 @@ static bool is_jpeg2000(const char *uid) {
     return false;
 }
 
-bool shim_frame_decode(const struct shim_dataset *dataset, size_t frame, int32_t *out, size_t count, struct err *err) {
+static bool frame_decode(const struct shim_dataset *dataset, size_t frame, int32_t *out, size_t count,
+                         struct err *err) {
     const char *uid = shim_dataset_transfer_syntax(dataset);
     struct pixel_format format;
     if (!pixels_format_read(dataset, &format, err))
@@ -335,4 +340,8 @@ bool shim_frame_decode(const struct shim_dataset *dataset, size_t frame, int32_t
         return decode_jpegls(dataset, &format, frame, out, err);
     return is_jpeg2000(uid) ? decode_by_openjpeg(dataset, &format, frame, out, err)
                             : decode_by_dcmtk(dataset, &format, frame, out, err);
+}
+
+bool shim_frame_decode(const struct shim_dataset *dataset, size_t frame, int32_t *out, size_t count, struct err *err) {
+    return shim_concluded(dataset, frame_decode(dataset, frame, out, count, err), err);
 }

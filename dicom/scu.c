@@ -58,8 +58,9 @@ static bool identify(const struct bytes *file, struct part10 *out, struct err *e
         return false;
     shim_get_string(dataset, 0x00080016, out->sop_class_uid, sizeof out->sop_class_uid);
     shim_get_string(dataset, 0x00080018, out->sop_instance_uid, sizeof out->sop_instance_uid);
-    return (out->sop_class_uid[0] != '\0' && out->sop_instance_uid[0] != '\0') ||
-           err_set(err, ERR_INPUT, "SOP Class UID or SOP Instance UID is missing");
+    const bool found = (out->sop_class_uid[0] != '\0' && out->sop_instance_uid[0] != '\0') ||
+                       err_set(err, ERR_INPUT, "SOP Class UID or SOP Instance UID is missing");
+    return shim_concluded(dataset, found, err);
 }
 
 static void inspect(const char *path, struct outgoing *out) {

@@ -70,10 +70,13 @@ struct reference {
 static bool reference_of(const struct bytes *part10, struct reference *out, struct err *err) {
     PULMO_SCOPED(shim_dataset_free_at)
     struct shim_dataset *source = shim_dataset_parse_header(part10->data, part10->size, err);
-    return source && ((shim_get_string(source, 0x00080016, out->sop_class_uid, DICOM_UID_SIZE) &&
-                       shim_get_string(source, 0x00080018, out->sop_instance_uid, DICOM_UID_SIZE) &&
-                       shim_get_string(source, 0x0020000E, out->series_uid, DICOM_UID_SIZE)) ||
-                      err_set(err, ERR_INPUT, "an instance to refer to has no UIDs"));
+    if (!source)
+        return false;
+    bool found = (shim_get_string(source, 0x00080016, out->sop_class_uid, DICOM_UID_SIZE) &&
+                  shim_get_string(source, 0x00080018, out->sop_instance_uid, DICOM_UID_SIZE) &&
+                  shim_get_string(source, 0x0020000E, out->series_uid, DICOM_UID_SIZE)) ||
+                 err_set(err, ERR_INPUT, "an instance to refer to has no UIDs");
+    return shim_concluded(source, found, err);
 }
 
 /* All slices; of a series that was refused before its slices were sorted, the one whose header is at hand. */

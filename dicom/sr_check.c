@@ -186,7 +186,7 @@ static bool item_checked(const struct shim_dataset *root, const struct shim_data
     return true;
 }
 
-bool sr_check(const struct shim_dataset *root, struct err *err) {
+static bool check(const struct shim_dataset *root, struct err *err) {
     struct circumstances now = circumstances_of(root);
     for (size_t index = 0; index < sr_row_count; index++) {
         const struct sr_row *row = &sr_rows[index];
@@ -196,4 +196,8 @@ bool sr_check(const struct shim_dataset *root, struct err *err) {
             return false;
     }
     return item_checked(root, root, err);
+}
+
+bool sr_check(const struct shim_dataset *root, struct err *err) {
+    return shim_concluded(root, check(root, err), err);
 }

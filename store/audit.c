@@ -96,6 +96,8 @@ static bool walk_row(struct walk *walk, sqlite3_stmt *statement, struct err *err
     char stored[DIGEST_HEX_SIZE], digest[DIGEST_HEX_SIZE], start[48];
     sql_column_text(statement, 2, stored, sizeof stored);
     int64_t expected = walk->seen.rows + 1;
+    if (!content && sqlite3_column_type(statement, 1) == SQLITE_TEXT)
+        return err_set(err, ERR_MEMORY, "out of memory for audit row %lld", (long long)id);
     if (!link_digest(walk->seen.digest, content ? content : "", digest, err))
         return false;
     snprintf(start, sizeof start, "{\"row\":%lld,", (long long)expected);

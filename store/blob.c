@@ -184,6 +184,11 @@ bool blob_put_named(const char *folder, const struct blob_content *contents, siz
     return true;
 }
 
+/* Says nothing of the content: whoever takes ERR_IO for damage must not. */
+static bool is_scarcity(int number) {
+    return number == ENOMEM || number == EMFILE || number == ENFILE;
+}
+
 bool blob_read_range(const char *folder, const char *sha256, const struct blob_range *range, struct bytes *out,
                      struct err *err) {
     char path[BLOB_PATH_SIZE];
@@ -192,7 +197,8 @@ bool blob_read_range(const char *folder, const char *sha256, const struct blob_r
     PULMO_SCOPED(descriptor_close_at) int descriptor = open(path, O_RDONLY | O_CLOEXEC);
     struct stat status;
     if (descriptor < 0 || fstat(descriptor, &status) != 0)
-        return err_set(err, ERR_IO, "stored content %s cannot be read: %s", sha256, strerror(errno));
+        return err_set(err, is_scarcity(errno) ? ERR_MEMORY : ERR_IO, "stored content %s cannot be read: %s", sha256,
+                       strerror(errno));
     if (status.st_size != range->file_size)
         return err_set(err, ERR_IO, "stored content %s has %lld bytes instead of %lld", sha256,
                        (long long)status.st_size, (long long)range->file_size);

@@ -74,6 +74,8 @@ bool journal_read(struct store *store, const char *sha256, int64_t size, struct 
         return false;
     if (place.id && place.size == size && place_read(store->config.folder, &place, out, &moved))
         return true;
+    if (moved.kind == ERR_MEMORY) /* says nothing of the content, which no file needs to have yet */
+        return err_set(err, moved.kind, "%s", moved.text);
     return blob_read(store->config.folder, sha256, size, out, err);
 }
 

@@ -100,8 +100,10 @@ void sql_done_at(sqlite3_stmt **statement) {
 }
 
 void sql_column_text(sqlite3_stmt *statement, int column, char *out, size_t size) {
-    const unsigned char *text = sqlite3_column_text(statement, column);
-    snprintf(out, size, "%s", text ? (const char *)text : "");
+    /* Not sqlite3_column_text: that may need memory for the NUL, and says NULL where it has none. */
+    const void *text = sqlite3_column_blob(statement, column);
+    size_t length = text ? (size_t)sqlite3_column_bytes(statement, column) : 0;
+    snprintf(out, size, "%.*s", (int)(length < size ? length : size), text ? (const char *)text : "");
 }
 
 bool sql_run(struct store *store, const char *sql, const struct sql_value *values, size_t count, struct err *err) {
@@ -128,11 +130,14 @@ bool sql_integer(struct store *store, const char *sql, const struct sql_value *v
     return true;
 }
 
+/* Prepared before it can be needed: without memory it could not be, and the write lock would be held for ever. */
+static const char rollback_sql[] = "ROLLBACK";
+
 /* IMMEDIATE takes the write lock at once: a transaction that read first and wrote later could only fail then. */
 bool sql_begin(struct store *store, struct sql_transaction *out, struct err *err) {
     if (store->joined)
         return true;
-    if (!sql_run(store, "BEGIN IMMEDIATE", SQL_NO_VALUES, err))
+    if (!statement_get(store, rollback_sql, err) || !sql_run(store, "BEGIN IMMEDIATE", SQL_NO_VALUES, err))
         return false;
     out->store = store;
     return true;
@@ -141,7 +146,7 @@ bool sql_begin(struct store *store, struct sql_transaction *out, struct err *err
 bool sql_begin_read(struct store *store, struct sql_transaction *out, struct err *err) {
     if (store->joined)
         return true;
-    if (!sql_run(store, "BEGIN DEFERRED", SQL_NO_VALUES, err))
+    if (!statement_get(store, rollback_sql, err) || !sql_run(store, "BEGIN DEFERRED", SQL_NO_VALUES, err))
         return false;
     out->store = store;
     return true;
@@ -159,6 +164,6 @@ bool sql_commit(struct sql_transaction *transaction, struct err *err) {
 void sql_rollback_at(struct sql_transaction *transaction) {
     /* After some faults SQLite has rolled back by itself; then there is nothing left to do. */
     if (transaction->store && !sqlite3_get_autocommit(transaction->store->database))
-        (void)!sql_run(transaction->store, "ROLLBACK", SQL_NO_VALUES, NULL);
+        (void)!sql_run(transaction->store, rollback_sql, SQL_NO_VALUES, NULL);
     transaction->store = NULL;
 }

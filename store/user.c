@@ -235,7 +235,10 @@ bool store_user_check(struct store *store, const char *name, const char *passwor
     bool nameable = strlen(name) < sizeof key;
     if (!attempt_begin(store, key, now_ms, err) || !user_read(store, nameable ? key : "", &user, encoded, err))
         return false;
-    bool good = encoded[0] && argon2id_verify(encoded, password, strlen(password)) == ARGON2_OK;
+    int code = encoded[0] ? argon2id_verify(encoded, password, strlen(password)) : ARGON2_VERIFY_MISMATCH;
+    bool good = code == ARGON2_OK;
+    if (code == ARGON2_MEMORY_ALLOCATION_ERROR) /* says nothing of the password */
+        return err_set(err, ERR_MEMORY, "Argon2id: %s", argon2_error_message(code));
     if (!encoded[0])
         password_waste(store, password);
     if (!attempt_end(store, key, address, good, err))

@@ -193,14 +193,15 @@ static void on_input(struct evbuffer *buffer, const struct evbuffer_cb_info *inf
 static struct bufferevent *stream_new(struct connection_pool *pool) {
     struct connection *connection = calloc(1, sizeof *connection);
     SSL *ssl = connection ? SSL_new(pool->tls) : NULL;
+    if (ssl)
+        SSL_up_ref(ssl); /* libevent frees it when it fails, too */
     struct bufferevent *stream =
         ssl ? bufferevent_openssl_socket_new(pool->base, -1, ssl, BUFFEREVENT_SSL_ACCEPTING, BEV_OPT_CLOSE_ON_FREE)
             : NULL;
+    SSL_free(ssl);
     if (!stream || SSL_set_ex_data(ssl, pool->ssl_index, connection) != 1) {
         if (stream)
             bufferevent_free(stream);
-        else
-            SSL_free(ssl);
         free(connection);
         return NULL;
     }

@@ -1,6 +1,7 @@
 #include "web/reply.h"
 #include "log.h"
 
+#include <errno.h>
 #include <event2/buffer.h>
 #include <event2/http.h>
 #include <stdio.h>
@@ -32,11 +33,38 @@ static const char *const cache_values[] = {
     [REPLY_REVALIDATE] = "no-cache",
 };
 
+/* ---- memory for JSON --------------------------------------------------------------------------------- */
+
+static _Thread_local bool json_starved;
+
+static void *json_alloc(size_t size) {
+    void *memory = malloc(size);
+    json_starved = json_starved || !memory;
+    return memory;
+}
+
+void reply_watch_memory(void) {
+    cJSON_InitHooks(&(cJSON_Hooks){.malloc_fn = json_alloc, .free_fn = free});
+}
+
+void reply_begin(void) {
+    json_starved = false;
+}
+
+bool reply_starved(struct err *err) {
+    if (json_starved)
+        err_set(err, ERR_MEMORY, "out of memory for a document");
+    return json_starved;
+}
+
+/* ---- headers ----------------------------------------------------------------------------------------- */
+
 bool reply_header(struct request *request, const char *name, const char *value, struct err *err) {
     struct evkeyvalq *headers = evhttp_request_get_output_headers(request->http);
     evhttp_remove_header(headers, name);
+    errno = 0;
     if (evhttp_add_header(headers, name, value) != 0)
-        return err_set(err, ERR_INTERNAL, "cannot set the header %s", name);
+        return err_set(err, errno == ENOMEM ? ERR_MEMORY : ERR_INTERNAL, "cannot set the header %s", name);
     return true;
 }
 
@@ -101,8 +129,10 @@ static bool send_content(struct request *request, int status, const void *data, 
 bool reply_json(struct request *request, int status, cJSON *document, struct err *err) {
     PULMO_SCOPED(request_json_free_at) cJSON *owned = document;
     char *text = owned ? cJSON_PrintUnformatted(owned) : NULL;
-    if (!text)
+    if (!text || reply_starved(err)) { /* a document may lack a member and look whole */
+        free(text);
         return err_set(err, ERR_MEMORY, "out of memory for an answer");
+    }
     if (!add_headers(request, REPLY_NO_STORE, "application/json", err)) {
         free(text);
         return false;
@@ -142,10 +172,10 @@ int reply_status_of(enum err_kind kind) {
     case ERR_CONFLICT: return 409;
     case ERR_NO_SPACE: return 507;
     case ERR_NETWORK:
+    case ERR_MEMORY:
     case ERR_BUSY: return 503;
     case ERR_NONE:
     case ERR_IO:
-    case ERR_MEMORY:
     case ERR_CONFIG:
     case ERR_INTERNAL: return 500;
     }
@@ -154,6 +184,7 @@ int reply_status_of(enum err_kind kind) {
 
 void reply_error(struct request *request, int status, const struct err *error) {
     bool ours = status >= 500;
+    reply_begin();
     if (ours)
         log_err(LOG_ERROR, "web", "request-failed", error);
     cJSON *document = cJSON_CreateObject();

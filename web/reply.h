@@ -11,6 +11,14 @@ enum reply_cache {
     REPLY_REVALIDATE /* the viewer's own files */
 };
 
+/* cJSON leaves out what it has no memory for, and most of its callers cannot tell. So it is watched: once a process...
+ */
+void reply_watch_memory(void);
+/* ... from the begin of each request on this thread; then no answer is made of what was left out or could not be read.
+ */
+void reply_begin(void);
+bool reply_starved(struct err *err);
+
 bool reply_header(struct request *request, const char *name, const char *value, struct err *err) PULMO_MUST_USE;
 /* Takes the document, whether it succeeds or not. */
 bool reply_json(struct request *request, int status, cJSON *document, struct err *err) PULMO_MUST_USE;

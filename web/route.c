@@ -206,8 +206,11 @@ void route_request(struct evhttp_request *http, void *context) {
     struct request request = {.web = context, .http = http, .path = path && *path ? path : "/", .address = address};
     struct err err = {0};
     int status = 0;
-    if (!answer(&request, &status, &err) && err.kind != ERR_NONE)
+    reply_begin();
+    if (!answer(&request, &status, &err) && err.kind != ERR_NONE) {
+        status = reply_starved(&err) ? 0 : status; /* what seemed wrong was not read */
         reply_error(&request, status ? status : reply_status_of(err.kind), &err);
+    }
     cJSON_Delete(request.body);
     explicit_bzero(request.token, sizeof request.token);
 }

@@ -1,6 +1,7 @@
 #include "log.h"
 #include "web/access.h"
 #include "web/connection.h"
+#include "web/reply.h"
 #include "web/route.h"
 #include "web/static_files.h"
 #include "web/throttle.h"
@@ -145,6 +146,7 @@ static bool start_thread(struct web_server *server, struct err *err) {
 }
 
 static bool start(struct web_server *server, const struct web_config *config, struct err *err) {
+    reply_watch_memory();
     server->files = static_files_new(config->viewer_folder, err);
     server->tls = server->files ? tls_context_new(config->certificate_file, config->key_file, err) : NULL;
     if (!server->tls)

@@ -108,7 +108,7 @@ class Pacs {
 }
 
 /** The model without its gate: a chest at 60 % of its size is none that the gate knows, and the gate is not at stake here. */
-function gateless(folder) {
+export function gateless(folder) {
   const models = path.join(root, 'models');
   const model = JSON.parse(readFileSync(path.join(models, 'model.json'), 'utf8'));
   delete model.gate;
