@@ -66,6 +66,7 @@ static void add_run(cJSON *document, const struct analysis *analysis, const stru
     const struct analysis_run *run = &analysis->run;
     cJSON_AddNumberToObject(document, "seed", (double)run->configured_seed);
     cJSON_AddNumberToObject(document, "passes", run->passes);
+    cJSON_AddNumberToObject(document, "flips", infer_model_info(engine->model)->flips);
     cJSON_AddNumberToObject(document, "dropout", run->dropout);
     cJSON_AddNumberToObject(document, "operating_point", run->operating_point);
     char rule[DICOM_REVIEW_RULE_SIZE];

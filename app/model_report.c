@@ -163,9 +163,9 @@ static bool open_shown(const struct config *config, const struct model_request *
 static void print_shown(const struct engine *engine) {
     const struct infer_model_info *info = infer_model_info(engine->model);
     printf("name             %s\nversion          %s\nsha256           %s\nbackend          %s (%s)\n"
-           "operating point  %.4f\npasses           %u\ndropout          %.3f\n",
+           "operating point  %.4f\npasses           %u\nmirror images    %u\ndropout          %.3f\n",
            info->name, info->version, info->sha256, infer_backend_name(engine->session),
-           infer_backend_detail(engine->session), info->operating_point, info->passes, info->dropout);
+           infer_backend_detail(engine->session), info->operating_point, info->passes, info->flips, info->dropout);
 }
 
 static int print_shown_json(const struct engine *engine) {
@@ -178,6 +178,7 @@ static int print_shown_json(const struct engine *engine) {
     cJSON_AddStringToObject(document, "backend_detail", infer_backend_detail(engine->session));
     cJSON_AddNumberToObject(document, "operating_point", info->operating_point);
     cJSON_AddNumberToObject(document, "passes", info->passes);
+    cJSON_AddNumberToObject(document, "flips", info->flips);
     cJSON_AddNumberToObject(document, "dropout", info->dropout);
     return print_json(document);
 }

@@ -1,4 +1,5 @@
-/* Stage 2: one crop through the trunk, then all Monte-Carlo passes as one batch through the tail. */
+/* Stage 2: a crop and its mirror images through the trunk, then all Monte-Carlo passes as one batch through the tail.
+ */
 #include <math.h>
 #include <string.h>
 
@@ -7,14 +8,40 @@
 #define TEXTURES 3
 #define CROP_TOLERANCE 1e-6 /* voxels: what the way through millimetres may lose */
 
+enum { CELLS = INFER_ATTENTION_SIDE * INFER_ATTENTION_SIDE * INFER_ATTENTION_SIDE };
+
 struct task {
     struct infer_session *session;
     const struct volume *iso;
     const struct findings *candidates;
     const struct infer_candidate_config *config;
-    uint32_t batch; /* passes that are computed: 1 where all would be equal */
+    uint32_t flips; /* mirror images; pass n sees image n % flips */
+    uint32_t batch; /* passes that are computed: one a mirror image where dropout would not tell them apart */
+    bool equal;     /* every pass is reported as the mean of the batch */
     struct infer_candidate_result *out;
 };
+
+/* What the passes gave, summed as they come: some of it leaves the trunk, some the tail. */
+struct sums {
+    float logits[FINDING_PASSES_MAX];
+    double textures[TEXTURES], diameter, attention[CELLS];
+};
+
+/* Reverses a cube in place along the axes of `flip`: bit 0 = x, 1 = y, 2 = z. */
+static void cube_mirror(float *cube, int side, uint32_t flip) {
+    for (int z = 0; flip && z < side; z++)
+        for (int y = 0; y < side; y++)
+            for (int x = 0; x < side; x++) {
+                int other_z = flip & 4 ? side - 1 - z : z, other_y = flip & 2 ? side - 1 - y : y;
+                int here = (z * side + y) * side + x;
+                int there = (other_z * side + other_y) * side + (flip & 1 ? side - 1 - x : x);
+                float kept = cube[here];
+                if (here < there) {
+                    cube[here] = cube[there];
+                    cube[there] = kept;
+                }
+            }
+}
 
 /* Whole voxels: the crop starts at floor(centre) - (side / 2 - 1), so that the candidate lies between the two middle
  * voxels or on the first of them. */
@@ -34,36 +61,6 @@ static bool crop_cut(const struct task *task, const double center_lps_mm[3], flo
     return true;
 }
 
-/* Repeats the trunk's results for every pass and runs the tail. */
-static bool tail_run(const struct task *task, struct lane *lane, size_t index, struct err *err) {
-    const struct infer_model *model = task->session->model;
-    const struct stage *trunk = &lane->session->trunk, *tail = infer_session_tail_of(lane->session, task->batch);
-    unsigned worker = lane->worker;
-    const struct infer_candidate_config *config = task->config;
-    for (int i = 0; i < model->tail->input_count; i++) {
-        const float *from = infer_runner_output(trunk->runners[worker], model->tail_sources[i]);
-        int value = model->trunk->outputs[model->tail_sources[i]];
-        size_t count = (size_t)infer_shape_count(infer_program_shape(trunk->program, value));
-        float *to = infer_runner_input(tail->runners[worker], i);
-        for (uint32_t pass = 0; pass < task->batch; pass++)
-            memcpy(to + pass * count, from, count * sizeof *to);
-    }
-    struct dropout_keys keys = {.active = config->pass_count > 0 && config->dropout != 0,
-                                .seed = config->seed,
-                                .candidate = config->candidate + (uint32_t)index,
-                                .rate = config->dropout};
-    return infer_lane_run(lane, tail->runners[worker], &keys, err);
-}
-
-/* Output `which` of pass `pass`; the trunk's outputs are the same for all. */
-static const float *output_of(const struct task *task, const struct lane *lane, int which, uint32_t pass, size_t size) {
-    const struct candidate_port *port = &task->session->model->candidate_outputs[which];
-    if (!port->in_tail)
-        return infer_runner_output(lane->session->trunk.runners[lane->worker], port->index);
-    return infer_runner_output(infer_session_tail_of(lane->session, task->batch)->runners[lane->worker], port->index) +
-           pass * size;
-}
-
 static void add_textures(const float logits[TEXTURES], double sums[TEXTURES]) {
     double most = fmax(fmax((double)logits[0], (double)logits[1]), (double)logits[2]), weights[TEXTURES], total = 0;
     for (int i = 0; i < TEXTURES; i++) {
@@ -74,36 +71,110 @@ static void add_textures(const float logits[TEXTURES], double sums[TEXTURES]) {
         sums[i] += weights[i] / total;
 }
 
-static void result_fill(const struct task *task, const struct lane *lane, struct infer_candidate_result *out) {
-    enum { CELLS = INFER_ATTENTION_SIDE * INFER_ATTENTION_SIDE * INFER_ATTENTION_SIDE };
-    double textures[TEXTURES] = {0}, diameter = 0, attention[CELLS] = {0};
-    struct infer_candidate_result result = {.pass_count = task->config->pass_count ? task->config->pass_count : 1};
-    for (uint32_t pass = 0; pass < task->batch; pass++) {
-        result.logits[pass] = *output_of(task, lane, CANDIDATE_LOGIT, pass, 1);
-        add_textures(output_of(task, lane, CANDIDATE_TEXTURE, pass, TEXTURES), textures);
-        diameter += exp((double)*output_of(task, lane, CANDIDATE_LOG_DIAMETER, pass, 1));
-        const float *weights = output_of(task, lane, CANDIDATE_ATTENTION, pass, CELLS);
+/* Adds one output of one pass; attention is turned back. */
+static void sums_add(struct sums *sums, int which, const float *values, uint32_t pass, uint32_t flip) {
+    float upright[CELLS];
+    switch (which) {
+    case CANDIDATE_LOGIT: sums->logits[pass] = *values; break;
+    case CANDIDATE_TEXTURE: add_textures(values, sums->textures); break;
+    case CANDIDATE_LOG_DIAMETER: sums->diameter += exp((double)*values); break;
+    default:
+        memcpy(upright, values, sizeof upright);
+        cube_mirror(upright, INFER_ATTENTION_SIDE, flip);
         for (int n = 0; n < CELLS; n++)
-            attention[n] += (double)weights[n];
+            sums->attention[n] += (double)upright[n];
     }
-    for (uint32_t pass = task->batch; pass < result.pass_count; pass++)
-        result.logits[pass] = result.logits[0];
+}
+
+/* Elements of an output for one pass. */
+static size_t output_size(int which) {
+    static const size_t sizes[CANDIDATE_OUTPUTS] = {[CANDIDATE_LOGIT] = 1,
+                                                    [CANDIDATE_TEXTURE] = TEXTURES,
+                                                    [CANDIDATE_LOG_DIAMETER] = 1,
+                                                    [CANDIDATE_ATTENTION] = CELLS};
+    return sizes[which];
+}
+
+/* Adds what this mirror image's trunk gave to the sums, once for each of its passes, and repeats for each of them what
+ * the tail needs. */
+static void trunk_share(const struct task *task, const struct lane *lane, uint32_t flip, struct sums *sums) {
+    const struct infer_model *model = task->session->model;
+    const struct stage *trunk = &lane->session->trunk, *tail = infer_session_tail_of(lane->session, task->batch);
+    struct runner *runner = trunk->runners[lane->worker];
+    for (int which = 0; which < CANDIDATE_OUTPUTS; which++)
+        for (uint32_t pass = flip; !model->candidate_outputs[which].in_tail && pass < task->batch; pass += task->flips)
+            sums_add(sums, which, infer_runner_output(runner, model->candidate_outputs[which].index), pass, flip);
+    for (int i = 0; model->tail && i < model->tail->input_count; i++) {
+        const float *from = infer_runner_output(runner, model->tail_sources[i]);
+        int value = model->trunk->outputs[model->tail_sources[i]];
+        size_t count = (size_t)infer_shape_count(infer_program_shape(trunk->program, value));
+        float *to = infer_runner_input(tail->runners[lane->worker], i);
+        for (uint32_t pass = flip; pass < task->batch; pass += task->flips)
+            memcpy(to + pass * count, from, count * sizeof *to);
+    }
+}
+
+static bool trunks_run(const struct task *task, struct lane *lane, size_t index, struct sums *sums, struct err *err) {
+    struct runner *runner = lane->session->trunk.runners[lane->worker];
+    float *crop = infer_runner_input(runner, 0);
+    for (uint32_t flip = 0; flip < task->flips && flip < task->batch; flip++) {
+        if (!crop_cut(task, task->candidates->items[index].center_lps_mm, crop, err))
+            return false;
+        cube_mirror(crop, task->session->model->side, flip);
+        if (!infer_lane_run(lane, runner, NULL, err))
+            return false;
+        trunk_share(task, lane, flip, sums);
+    }
+    return true;
+}
+
+static bool tail_run(const struct task *task, struct lane *lane, size_t index, struct sums *sums, struct err *err) {
+    const struct infer_model *model = task->session->model;
+    const struct infer_candidate_config *config = task->config;
+    struct runner *runner = infer_session_tail_of(lane->session, task->batch)->runners[lane->worker];
+    struct dropout_keys keys = {.active = !task->equal,
+                                .seed = config->seed,
+                                .candidate = config->candidate + (uint32_t)index,
+                                .rate = config->dropout};
+    if (!infer_lane_run(lane, runner, &keys, err))
+        return false;
+    for (int which = 0; which < CANDIDATE_OUTPUTS; which++) {
+        const struct candidate_port *port = &model->candidate_outputs[which];
+        for (uint32_t pass = 0; port->in_tail && pass < task->batch; pass++)
+            sums_add(sums, which, infer_runner_output(runner, port->index) + pass * output_size(which), pass,
+                     pass % task->flips);
+    }
+    return true;
+}
+
+/* The mean as the first and the mean difference to it: exactly the first when all are equal. */
+static float mean(const float *values, uint32_t count) {
+    double sum = 0;
+    for (uint32_t n = 0; n < count; n++)
+        sum += (double)values[n] - (double)values[0];
+    return (float)((double)values[0] + sum / count);
+}
+
+static void result_fill(const struct task *task, const struct sums *sums, struct infer_candidate_result *out) {
+    struct infer_candidate_result result = {.pass_count = task->config->pass_count ? task->config->pass_count : 1};
+    for (uint32_t pass = 0; pass < result.pass_count; pass++)
+        result.logits[pass] = task->equal ? mean(sums->logits, task->batch) : sums->logits[pass];
     for (int i = 0; i < TEXTURES; i++)
-        result.texture_probabilities[i] = (float)(textures[i] / task->batch);
-    result.diameter_mm = (float)(diameter / task->batch);
+        result.texture_probabilities[i] = (float)(sums->textures[i] / task->batch);
+    result.diameter_mm = (float)(sums->diameter / task->batch);
     for (int n = 0; n < CELLS; n++)
-        (&result.attention[0][0][0])[n] = (float)(attention[n] / task->batch);
+        (&result.attention[0][0][0])[n] = (float)(sums->attention[n] / task->batch);
     *out = result;
 }
 
 /* Job: one candidate. */
 static bool candidate_run(void *context, struct lane *lane, size_t index, struct err *err) {
     struct task *task = context;
-    struct runner *runner = lane->session->trunk.runners[lane->worker];
-    if (!crop_cut(task, task->candidates->items[index].center_lps_mm, infer_runner_input(runner, 0), err) ||
-        !infer_lane_run(lane, runner, NULL, err) || (task->session->model->tail && !tail_run(task, lane, index, err)))
+    struct sums sums = {0};
+    if (!trunks_run(task, lane, index, &sums, err) ||
+        (task->session->model->tail && !tail_run(task, lane, index, &sums, err)))
         return err_within(err, "candidate %zu", index);
-    result_fill(task, lane, &task->out[index]);
+    result_fill(task, &sums, &task->out[index]);
     return true;
 }
 
@@ -112,6 +183,8 @@ static bool config_check(const struct infer_candidate_config *config, struct err
         return err_set(err, ERR_LIMIT, "%u passes, more than %d", config->pass_count, FINDING_PASSES_MAX);
     if (!(config->dropout < 1))
         return err_set(err, ERR_INPUT, "a dropout rate of %g", config->dropout);
+    if (config->flips > INFER_FLIPS_MAX)
+        return err_set(err, ERR_LIMIT, "%u mirror images, more than %d", config->flips, INFER_FLIPS_MAX);
     return true;
 }
 
@@ -120,13 +193,16 @@ bool infer_candidates(struct infer_session *session, const struct volume *iso, c
                       struct err *err) {
     if (!infer_frame_check(iso, err) || !config_check(config, err))
         return false;
-    /* Without dropout every pass is the same computation: it is done once. */
+    /* Without dropout every pass over one mirror image is the same computation: it is done once. */
     bool equal = config->pass_count == 0 || config->dropout == 0 || !session->model->tail;
+    uint32_t flips = config->flips ? config->flips : session->model->info.flips;
     struct task task = {.session = session,
                         .iso = iso,
                         .candidates = candidates,
                         .config = config,
-                        .batch = equal ? 1 : config->pass_count};
+                        .flips = flips,
+                        .batch = equal ? flips : config->pass_count,
+                        .equal = equal};
     for (unsigned device = 0; device < infer_session_devices(session); device++)
         if (!infer_session_tail(infer_device(session, device), task.batch, err))
             return false;

@@ -22,6 +22,7 @@ struct infer_model_info { /* borrowed from the model, valid as long as it */
     double operating_point;
     double dropout;
     uint32_t passes;
+    uint32_t flips; /* mirror images of a crop that the passes are shared over: 1, 2, 4 or 8 */
     /* Findings whose passes disagree by more go to review; negative when the model names no threshold. */
     double review_mutual_information_nats;
     /* Reported findings on CTs that the model never saw, as the rule parted them: false ones among those it sent to
@@ -158,9 +159,11 @@ bool infer_attention_measure(const struct infer_session *session, int rounds, st
 
 /* ---- candidates --------------------------------------------------------------------------------------------- */
 
-/* Stage 2 on one candidate: trunk once, then pass_count stochastic passes as one batch; a pass is keyed by
- * (seed, candidate, pass). dropout: rate in [0,1), or negative for the rate in the graph. pass_count 0 = one
- * deterministic pass without dropout (the result then says pass_count 1). */
+/* Stage 2 on one candidate: the crop and its mirror images through the trunk, then pass_count stochastic passes as one
+ * batch, of which pass n sees image n % flips and is keyed by (seed, candidate, n). Image f is mirrored along x, y and
+ * z where bit 0, 1 and 2 of f are set. dropout: rate in [0,1), or negative for the rate in the graph; with 0 every pass
+ * has the mean logit of the images. pass_count 0 = one such pass (the result then says pass_count 1). */
+#define INFER_FLIPS_MAX 8
 #define INFER_ATTENTION_SIDE 5
 struct infer_candidate_result {
     uint32_t pass_count;
@@ -174,6 +177,7 @@ struct infer_candidate_config {
     uint32_t candidate; /* index that keys the masks */
     uint32_t pass_count;
     double dropout;
+    uint32_t flips; /* mirror images; 0 = as many as the model says */
 };
 bool infer_candidate(struct infer_session *session, const struct volume *iso, const double center_lps_mm[3],
                      const struct infer_candidate_config *config, struct infer_candidate_result *out,

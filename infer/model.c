@@ -225,10 +225,23 @@ static bool candidate_check(const struct infer_model *model, struct err *err) {
     return true;
 }
 
+/* A model that does not say sees each crop once, as it lies. */
+static bool flips_read(const cJSON *part, uint32_t *out, struct err *err) {
+    int flips = 1;
+    if (cJSON_GetObjectItemCaseSensitive(part, "flips") &&
+        !json_whole(part, "flips", (struct range){1, INFER_FLIPS_MAX}, &flips, err))
+        return false;
+    if (flips & (flips - 1))
+        return err_set(err, ERR_INPUT, "flips = %d is not 1, 2, 4 or 8", flips);
+    *out = (uint32_t)flips;
+    return true;
+}
+
 static bool candidate_read(struct infer_model *model, const struct source *source, const cJSON *root, struct err *err) {
     const cJSON *part = json_object(root, "candidate", err);
     if (!part || !json_whole(part, "side", (struct range){8, 128}, &model->side, err) ||
-        !json_number(part, "dropout", (struct range){0, 0.95}, &model->info.dropout, err))
+        !json_number(part, "dropout", (struct range){0, 0.95}, &model->info.dropout, err) ||
+        !flips_read(part, &model->info.flips, err))
         return false;
     if (model->side % 2)
         return err_set(err, ERR_INPUT, "a crop of odd side %d has no middle between voxels", model->side);

@@ -3,7 +3,7 @@
     python3 tests/infer_detect_dump.py OUT
 
 OUT/hu.npy [z][y][x], lungs.npy (0/1), marks.npy (rows of z, y, x, diameter, logit), scores.npy (stage 2's logit of the
-first marks, without dropout).
+first marks, without dropout: the mean over the mirror images of a crop).
 """
 import json
 import sys
@@ -59,8 +59,9 @@ def main():
     distance = ndimage.distance_transform_edt(~lungs)
     marks = decode.candidates(Net(ROOT / "models/detector.onnx"), image, distance, text["detector"]["score_min"],
                               text["detector"]["candidates_max"])
-    crops = decode.crops40(image, marks[:8])
-    scores = Net(ROOT / "models/candidate.onnx")(torch.from_numpy(crops))[0].numpy() if len(crops) else np.zeros((0, 1))
+    crops, net = torch.from_numpy(decode.crops40(image, marks[:8])), Net(ROOT / "models/candidate.onnx")
+    views = [decode.mirrored(crops, n) for n in range(text["candidate"].get("flips", 1))]
+    scores = np.mean([net(view)[0].numpy() for view in views], 0) if len(crops) else np.zeros((0, 1))
     for name, array in (("hu", hu), ("lungs", lungs), ("marks", marks), ("scores", scores)):
         np.save(out / f"{name}.npy", np.ascontiguousarray(array.astype(np.float32)))
 

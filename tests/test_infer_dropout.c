@@ -144,8 +144,71 @@ static void passes_of_the_shipped_model_keep_their_contract(void **state) {
     infer_model_free(model);
 }
 
+#define SIDE 40 /* of the shipped model's crop */
+
+/* A volume that one crop fills, or its mirror image: bits as infer_candidate takes them. */
+static struct volume *crop_new(uint32_t flip) {
+    struct grid grid = {
+        .size_ijk = {SIDE, SIDE, SIDE}, .spacing_mm = {1, 1, 1}, .ijk_to_lps_mm = {{1}, {0, 1}, {0, 0, 1}}};
+    struct volume *volume = volume_new(&grid, NULL);
+    uint32_t noise = 9;
+    for (int z = 0; z < SIDE; z++)
+        for (int y = 0; y < SIDE; y++)
+            for (int x = 0; x < SIDE; x++) {
+                int to_z = flip & 4 ? SIDE - 1 - z : z, to_y = flip & 2 ? SIDE - 1 - y : y;
+                int to_x = flip & 1 ? SIDE - 1 - x : x,
+                    away = (x - 22) * (x - 22) + (y - 17) * (y - 17) + (z - 24) * (z - 24);
+                noise = noise * 1664525 + 1013904223;
+                volume->hu[(to_z * SIDE + to_y) * SIDE + to_x] = (int16_t)(away < 36 ? 20 : -900 + (int)(noise >> 24));
+            }
+    return volume;
+}
+
+/* Pass n is pass n over the mirror image n % flips, bit for bit; without dropout every pass has the images' mean; what
+ * the network looked at is turned back. */
+static void mirror_images_share_the_passes(void **state) {
+    (void)state;
+    struct err err = {0};
+    struct infer_model *model = infer_model_open("models/model.json", &err);
+    struct infer_session *session = model ? infer_session_new(model, NULL, &err) : NULL;
+    if (!session)
+        fail_msg("%s", err.text);
+    const double center[3] = {SIDE / 2 - 1, SIDE / 2 - 1, SIDE / 2 - 1};
+    struct infer_candidate_config shared = {.seed = 8, .candidate = 4, .pass_count = 30, .dropout = -1, .flips = 8};
+    struct infer_candidate_config alone = shared, plain = {.pass_count = 0, .flips = 8}, plain_alone = {.flips = 1};
+    struct infer_candidate_result all, mean, one;
+    struct volume *volume = crop_new(0);
+    assert_true(infer_candidate(session, volume, center, &shared, &all, &err));
+    assert_true(infer_candidate(session, volume, center, &plain, &mean, &err));
+    volume_free(volume);
+    alone.flips = 1;
+    double sum = 0, corner = 0;
+    for (uint32_t flip = 0; flip < 8; flip++) {
+        volume = crop_new(flip);
+        assert_true(infer_candidate(session, volume, center, &alone, &one, &err));
+        for (uint32_t pass = flip; pass < 30; pass += 8)
+            assert_true(all.logits[pass] == one.logits[pass]);
+        if (flip)
+            assert_true(all.logits[0] != one.logits[0]);
+        assert_true(infer_candidate(session, volume, center, &plain_alone, &one, &err));
+        sum += (double)one.logits[0];
+        corner += (double)one.attention[flip & 4 ? 4 : 0][flip & 2 ? 3 : 1][flip & 1 ? 4 : 0];
+        volume_free(volume);
+    }
+    assert_true(fabs((double)mean.logits[0] - sum / 8) < 1e-5);
+    assert_true(fabs((double)mean.attention[0][1][0] - corner / 8) < 1e-6);
+    shared.flips = 9;
+    volume = crop_new(0);
+    assert_false(infer_candidate(session, volume, center, &shared, &all, &err));
+    assert_int_equal(err.kind, ERR_LIMIT);
+    volume_free(volume);
+    infer_session_free(session);
+    infer_model_free(model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(mirror_images_share_the_passes),
         cmocka_unit_test(masks_are_inverted_dropout_at_the_rate),
         cmocka_unit_test(every_key_changes_the_mask),
         cmocka_unit_test(without_dropout_everything_passes),

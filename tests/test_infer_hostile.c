@@ -161,6 +161,8 @@ static void model_json_is_checked(void **state) {
         {"\"calibration\"", "\"calibration2\"", ERR_INPUT, "calibration"},
         {"\"operating_point\": ", "\"operating_point\": 3", ERR_INPUT, "operating_point"},
         {"\"passes\": ", "\"passes\": 10", ERR_INPUT, "passes"},
+        {"\"dropout\": ", "\"flips\": 3, \"dropout\": ", ERR_INPUT, "not 1, 2, 4 or 8"},
+        {"\"dropout\": ", "\"flips\": 16, \"dropout\": ", ERR_INPUT, "flips"},
         {"\"passes\": ", "\"passes\": \"\", \"x\": ", ERR_INPUT, "passes"},
         {"\"name\"", "\"review\": {\"mutual_information_nats\": 9}, \"name\"", ERR_INPUT, "mutual_information_nats"},
         {"\"name\"", "\"review\": true, \"name\"", ERR_INPUT, "mutual_information_nats"},

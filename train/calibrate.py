@@ -44,6 +44,18 @@ def label(mark, scan):
     return 0
 
 
+def stage_1_cut(pipeline, copies):
+    """The score of stage 1 above which SURVIVORS false marks a copy are handed on."""
+    false = []
+    for volume, text, name in zip(copies.volumes, copies.texts, copies.by_name):
+        marks = [{"at": r[:3].tolist(), "logit1": r[4]}
+                 for r in pipeline.rows(np.array(volume), f"validation-plain-{name}")]
+        scan = as_scan(text, marks, "logit1")
+        false += [m["logit1"] for m in marks if label(m, scan) == 0]
+    logit_min = np.sort(false)[::-1][min(int(SURVIVORS * len(copies.volumes)), len(false) - 1)]
+    return float(np.clip(1 / (1 + np.exp(-logit_min)), LOOSE[0], 0.5))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--cache", default=str(splits.HERE / "cache"))
@@ -52,9 +64,11 @@ def main():
     args = parser.parse_args()
     pipeline = Pipeline(args.models, args.cache)
     copies = crops.Copies(Path(args.cache) / "validation-plain")
+    scans = len(copies.volumes)
+    score_min = stage_1_cut(pipeline, copies)
     rows, nodules = [], 0
     for volume, text, name in zip(copies.volumes, copies.texts, copies.by_name):
-        marks = pipeline.marks(np.array(volume), f"validation-plain-{name}", *LOOSE)
+        marks = pipeline.marks(np.array(volume), f"validation-plain-{name}", score_min, LOOSE[1])
         scan = as_scan(text, marks)
         nodules += len(scan["nodules"])
         for mark in marks:
@@ -63,11 +77,6 @@ def main():
                 rows.append((mark["logit1"], mark["logit2"], y))
         print(text["host"], len(marks), "marks", flush=True)
     rows = np.array(rows)
-    scans = len(copies.volumes)
-    false = rows[rows[:, 2] == 0]
-    logit_min = np.sort(false[:, 0])[::-1][min(int(SURVIVORS * scans), len(false) - 1)]
-    score_min = float(np.clip(1 / (1 + np.exp(-logit_min)), LOOSE[0], 0.5))
-    rows = rows[rows[:, 0] >= np.log(score_min / (1 - score_min))]
     weight = np.where(rows[:, 2] == 1, PREVALENCE * scans / nodules, 1.0)
     a, b, c = fit_logistic(rows[:, :2], rows[:, 2], weight)
     if a < 0 or b < 0:        # one of the two says nothing new: leave it out rather than invert it

@@ -1,11 +1,9 @@
 """Writes models/MODEL_CARD.md: the text of card.md with the measured figures put in.
 
-    python3 train/card.py        after evaluate.py; no figure of the card is typed by hand
+    python3 train/card.py        after evaluate.py and provenance.py; no figure of the card is typed by hand
 """
 import json
 from pathlib import Path
-
-import torch
 
 import froc
 import split as splits
@@ -50,14 +48,14 @@ def host_table(e):
     return "\n".join(rows)
 
 
-def trained(path, batch):
-    saved = torch.load(path)
-    return f"{saved['step'] * batch:,} crops in {saved['used'] / 60:.0f} minutes"
+def trained(stage):
+    return f"{stage['crops']:,} crops in {60 * stage['hours']:.0f} minutes"
 
 
 def main():
     e = json.loads((HERE / "runs/evaluation.json").read_text())
     model = json.loads((HERE / "../models/model.json").read_text())
+    record = json.loads((HERE / "../models/provenance.json").read_text())
     at4 = e["froc"]["sensitivity"]["4"]
     point = e["at_operating_point"]
     values = {
@@ -72,8 +70,8 @@ def main():
         "FALSE": point["false_positives_a_scan"], "SHAMS": point["shams_marked"],
         "CALIBRATION": ", ".join(f"{k} = {v}" for k, v in model["calibration"].items()),
         "SCORE_MIN": model["detector"]["score_min"],
-        "STAGE1": trained(HERE / "runs/detector.pt", 8),
-        "STAGE2": trained(HERE / "runs/candidate.pt", 32),
+        "STAGE1": trained(record["detector"]), "STAGE2": trained(record["candidate"]),
+        "FLIPS": model["candidate"]["flips"],
     }
     text = (HERE / "card.md").read_text()
     for key, value in values.items():

@@ -1,13 +1,17 @@
 """From a 1 mm volume to scored candidates, exactly as the C engine does it (models/README.md).
 
-The Gaussian rim of tiles, test-time flips and the like are left out on purpose: whatever is
-evaluated here must be what ships.
+The Gaussian rim of tiles, mirrored tiles and the like are left out on purpose: whatever is evaluated
+here must be what ships. Mirrored crops are in it: stage 2 sees as many as model.json says.
 """
+import itertools
+
 import numpy as np
 import torch
 
 STRIDE = 4
 TILE, MARGIN = 128, 12
+# axes of z, y, x along which mirror image n of a crop is reversed: bit 0 of n is x, 1 is y, 2 is z
+FLIPS = [tuple(a for a, turned in enumerate(flip) if turned) for flip in itertools.product((0, 1), repeat=3)]
 LUNG_MM = 3.0             # a centre may lie this far outside the lungs, or half its diameter: a tumour
                           # in the pleura touches the lung, its centre need not lie near it
 
@@ -101,3 +105,9 @@ def crops40(image, rows, side=40):
         low = np.clip(low, 0, np.array(padded.shape) - side)
         out[n, 0] = padded[low[0]:low[0] + side, low[1]:low[1] + side, low[2]:low[2] + side]
     return out
+
+
+def mirrored(crops, flip):
+    """Mirror image number `flip` of a batch of crops (a tensor [N][1][side][side][side])."""
+    axes = [axis + 2 for axis in FLIPS[flip]]
+    return torch.flip(crops, axes) if axes else crops

@@ -23,6 +23,7 @@ from detector import Detector
 
 VERSION = "0.2.1"
 DROPOUT = 0.2
+FLIPS = 1      # mirror images of a crop that stage 2 sees: 1, 2, 4 or 8 (inference_study.py)
 
 
 def average_of(path, net):
@@ -126,14 +127,7 @@ def write_model(path, model):
     os.replace(str(path) + ".part", path)
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--runs", default=str(splits.HERE / "runs"))
-    parser.add_argument("--out", default=str(splits.HERE / "../models"))
-    args = parser.parse_args()
-    runs, out = Path(args.runs), Path(args.out)
-    torch.set_num_threads(2)
-    torch.manual_seed(0)
+def export_graphs(runs, out):
     detector = fold_norms(average_of(runs / "detector.pt", Detector()))
     candidate = fold_norms(average_of(runs / "candidate.pt", Candidate(dropout=DROPOUT)))
     scratch = runs / "export.onnx"
@@ -141,7 +135,6 @@ def main():
             ["heatmap", "offset", "log_diameter"])
     model = onnx.load(str(scratch))
     model = tidy(model, cam_tensor(model))
-    cam_layer = fine_cam_tensor(model)
     compare(model, detector, torch.rand(2, 1, 40, 32, 48), "detector")
     write_model(out / "detector.onnx", model)
     to_onnx(candidate, torch.rand(2, 1, SIDE, SIDE, SIDE), scratch, ["crop"],
@@ -149,6 +142,23 @@ def main():
     model = tidy(onnx.load(str(scratch)))
     compare(model, candidate, torch.rand(3, 1, SIDE, SIDE, SIDE), "candidate")
     write_model(out / "candidate.onnx", model)
+    print(json.dumps({k: np.sum([np.prod(p.shape) for p in n.parameters()]).item()
+                      for k, n in (("detector", detector), ("candidate", candidate))}))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", default=str(splits.HERE / "runs"))
+    parser.add_argument("--out", default=str(splits.HERE / "../models"))
+    parser.add_argument("--keep-graphs", action="store_true",
+                        help="only model.json is written: for a new calibration where the checkpoints are not at hand")
+    args = parser.parse_args()
+    runs, out = Path(args.runs), Path(args.out)
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    if not args.keep_graphs:
+        export_graphs(runs, out)
+    cam_layer = fine_cam_tensor(onnx.load(str(out / "detector.onnx")))
     fitted = {"calibration": {"a": 1.0, "b": 0.0, "c": 0.0}, "operating_point": 0.5,
               "score_min": 0.02, "candidates_max": 60}
     if (runs / "calibration.json").exists():
@@ -159,15 +169,13 @@ def main():
                          "score_min": fitted["score_min"],
                          "candidates_max": fitted["candidates_max"]},
             "candidate": {"file": "candidate.onnx", "sha256": sha256(out / "candidate.onnx"),
-                          "side": SIDE, "dropout": DROPOUT},
+                          "side": SIDE, "dropout": DROPOUT, "flips": FLIPS},
             "calibration": fitted["calibration"], "operating_point": fitted["operating_point"],
             "passes": 30}
     if (out / "model.json").exists():      # train_gate.py's entry
         before = json.loads((out / "model.json").read_text())
         text.update({k: before[k] for k in ("gate",) if k in before})
     (out / "model.json").write_text(json.dumps(text, indent=1) + "\n")
-    print(json.dumps({k: np.sum([np.prod(p.shape) for p in n.parameters()]).item()
-                      for k, n in (("detector", detector), ("candidate", candidate))}))
 
 
 if __name__ == "__main__":

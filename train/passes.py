@@ -49,12 +49,12 @@ class Passes:
         return [values[node.input[0]].shape for node in self.behind if node.op_type == "Dropout"]
 
     def logits(self, carried, rates, ratio, passes, seed):
-        """[N, passes] logits of stage 2."""
+        """[N, passes] logits of stage 2. carried: a list, one entry a mirror image; pass n sees entry n % length."""
         generator = torch.Generator().manual_seed(seed)
 
         def masks():
             return [(torch.rand(shape, generator=generator) >= rate) * ((1 - ratio) / (1 - rate)) if rate
                     else torch.full((1,), 1 - ratio) for shape, rate in zip(shapes, rates)]
         with torch.no_grad():
-            shapes = self.shapes(carried)
-            return torch.cat([self.tail(carried, masks())["logit"] for _ in range(passes)], 1)
+            shapes = self.shapes(carried[0])
+            return torch.cat([self.tail(carried[n % len(carried)], masks())["logit"] for n in range(passes)], 1)

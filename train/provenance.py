@@ -44,7 +44,13 @@ def data_digests(data):
     return {"files": out, "parts": parts}
 
 
-def stage(path, batch):
+def stage(path, batch, before):
+    """What the checkpoint says; where it is not at hand, what was recorded when the same graph was made."""
+    if not path.exists():
+        graph = f"{path.stem}.onnx"
+        if before.get("models", {}).get(graph) != digest(HERE / "../models" / graph):
+            raise SystemExit(f"{path.name} is missing, and {graph} is not the graph that was recorded")
+        return before[path.stem]
     saved = torch.load(path, map_location="cpu")
     return {"crops": saved["step"] * batch, "hours": round(saved["used"] / 3600, 2), "checkpoint_sha256": digest(path)}
 
@@ -69,10 +75,15 @@ def main():
     runs, models = Path(args.runs), Path(args.models)
     copies = {p.name: len(list(p.glob("*.json"))) for p in sorted(Path(args.cache).glob("*")) if p.is_dir()
               and list(p.glob("*.json"))}
+    before = json.loads((models / "provenance.json").read_text()) if (models / "provenance.json").exists() else {}
+    made_here = all((runs / f"{name}.pt").exists() for name in ("detector", "candidate"))
+    copies = {**(before.get("copies", {}) if not made_here else {}), **copies}
+    now = {"commit": commit(), "scripts": scripts()}
+    made = now if made_here else {name: before[name] for name in now}
     out = {"models": {p.name: digest(p) for p in sorted(models.glob("*.onnx"))},
-           "commit": commit(), "scripts": scripts(), "split": digest(HERE / "split.json"),
+           **made, "measured": now, "split": digest(HERE / "split.json"),
            "own_lesions": digest(HERE / "own_lesions.json"), "seeds": SEEDS,
-           "detector": stage(runs / "detector.pt", 8), "candidate": stage(runs / "candidate.pt", 32),
+           "detector": stage(runs / "detector.pt", 8, before), "candidate": stage(runs / "candidate.pt", 32, before),
            "copies": copies, "prevalence": calibrate.PREVALENCE, "data": data_digests(args.data),
            "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}}
     (models / "provenance.json").write_text(json.dumps(out, indent=1) + "\n")

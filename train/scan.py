@@ -23,6 +23,7 @@ class Pipeline:
         self.cache = cache
         self.text = json.loads((Path(models) / "model.json").read_text())
         self.detector = onnx.load(str(Path(models) / self.text["detector"]["file"]))
+        self.flips = self.text["candidate"].get("flips", 1)
         self.candidate = onnx.load(str(Path(models) / self.text["candidate"]["file"]))
 
     def detect(self, image):
@@ -30,12 +31,17 @@ class Pipeline:
         return got["heatmap"], got["offset"], got["log_diameter"]
 
     def classify(self, image, rows):
-        """logit, texture (0 solid, 1 part-solid, 2 ground-glass) and diameter of each row."""
+        """logit, texture (0 solid, 1 part-solid, 2 ground-glass) and diameter of each row: the mean over the
+        mirror images of its crop."""
         if not len(rows):
             return np.zeros(0), np.zeros(0, int), np.zeros(0)
-        got = onnx_run.run(self.candidate, {"crop": torch.from_numpy(decode.crops40(image, rows))})
-        return (got["logit"][:, 0].numpy().astype(float), got["texture"].argmax(1).numpy(),
-                np.exp(got["log_diameter"][:, 0].numpy().astype(float)))
+        crops40 = torch.from_numpy(decode.crops40(image, rows))
+        views = [onnx_run.run(self.candidate, {"crop": decode.mirrored(crops40, n)}) for n in range(self.flips)]
+
+        def mean(of):
+            return torch.stack([of(view).double() for view in views]).mean(0).numpy()
+        return (mean(lambda v: v["logit"][:, 0]), mean(lambda v: torch.softmax(v["texture"], 1)).argmax(1),
+                mean(lambda v: torch.exp(v["log_diameter"][:, 0])))
 
     def score(self, logit1, logit2):
         c = self.text["calibration"]

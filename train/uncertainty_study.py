@@ -32,7 +32,6 @@ FALSE_A_SCAN = 8
 RATES = (0.05, 0.1, 0.2, 0.3, 0.5)
 PASSES = (5, 10, 20, 30, 50, 100)
 REVIEWED = 0.2            # share of the reported findings that disagreement alone may send to review
-FLIPS = list(itertools.product((False, True), repeat=3))
 
 
 # ---- candidates ------------------------------------------------------------------------------------------
@@ -56,7 +55,7 @@ class Part:
 
     def __init__(self, pipeline, cache, part):
         self.copies = crops.Copies(Path(cache) / f"{part}-plain")
-        self.passes, self.model = Passes(pipeline.candidate), pipeline.text
+        self.passes, self.model, self.seen = Passes(pipeline.candidate), pipeline.text, pipeline.flips
         self.marks, self.scan, self.label, self.carried, self.flips = [], [], [], [], []
         self.nodules = 0
         for number, (volume, text, name) in enumerate(zip(self.copies.volumes, self.copies.texts,
@@ -72,7 +71,8 @@ class Part:
             print(part, text["host"], len(marks), "marks", flush=True)
         self.label, self.scan = np.array(self.label), np.array(self.scan)
         self.logit1 = np.array([m["logit1"] for m in self.marks])
-        self.carried = {k: torch.cat([c[k] for c in self.carried]) for k in self.carried[0]}
+        self.carried = [{k: torch.cat([c[n][k] for c in self.carried]) for k in self.carried[0][n]}
+                        for n in range(self.seen)]
         self.flips = np.concatenate(self.flips)
 
     def trunks(self, volume, marks):
@@ -81,13 +81,9 @@ class Part:
         rows = np.array([m["at"] for m in marks])
         crop = torch.from_numpy(decode.crops40(volume.astype(np.float32) / 255, rows))
         with torch.no_grad():
-            self.carried.append(self.passes.trunk(crop))
-            logits = []
-            for flip in FLIPS:
-                axes = [axis + 2 for axis, turned in enumerate(flip) if turned]
-                flipped = torch.flip(crop, axes) if axes else crop
-                logits.append(self.passes.tail(self.passes.trunk(flipped))["logit"])
-            self.flips.append(torch.cat(logits, 1).numpy())
+            views = [self.passes.trunk(decode.mirrored(crop, n)) for n in range(len(decode.FLIPS))]
+            self.carried.append(views[:self.seen])
+            self.flips.append(torch.cat([self.passes.tail(view)["logit"] for view in views], 1).numpy())
 
     def logits(self, rates, count, seed=1):
         return self.passes.logits(self.carried, rates, self.model["candidate"]["dropout"], count,
@@ -123,7 +119,7 @@ def spread(logits, calibrated):
             "predictive entropy": total, "interval width": high - low, "variance": calibrated.var(1)}
 
 
-BASELINE = "1 - max probability, one pass without dropout"
+BASELINE = "1 - max probability, without dropout"
 
 
 def study_measures(part, keep, wrong, shift, plain):
@@ -133,7 +129,9 @@ def study_measures(part, keep, wrong, shift, plain):
     calibrated = part.probability(logits, shift)
     mean = calibrated.mean(1)
     flipped = part.probability(part.flips, shift)
+    once = part.probability(part.flips[:, 0], shift)
     measures = {BASELINE: np.minimum(plain, 1 - plain),
+                "1 - max probability, the crop as it lies, without dropout": np.minimum(once, 1 - once),
                 "1 - max probability, mean of the passes": np.minimum(mean, 1 - mean),
                 **spread(logits, calibrated),
                 "8 flips: 1 - max of the mean": np.minimum(flipped.mean(1), 1 - flipped.mean(1)),
@@ -260,7 +258,7 @@ def calibration_errors(part, keep, plain, mean, shift):
     y = part.label[keep].astype(float)
     shipped = part.probability(np.array([m["logit2"] for m in part.marks]))[keep]
     weight = np.where(y == 1, np.exp(-shift), 1.0)
-    ways = {"mean of the passes": mean[keep], "one pass without dropout": plain[keep]}
+    ways = {"mean of the passes": mean[keep], "without dropout": plain[keep]}
     out = {name: {"ece": round(trust.ece(p, y), 4),
                   "interval": trust.interval([trust.ece(p, y, w) for w in trust.resamples(part.scan[keep])]),
                   "brier": round(float(((p - y)**2).mean()), 4), "bins": trust.bins_of(p, y),
