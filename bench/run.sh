@@ -9,4 +9,12 @@ for script in bench/*.bench.mjs; do
     case " $* " in "  " | *" $name "*) ;; *) continue ;; esac
     node "$script" || status=1
 done
+# The parts of the tool itself.
+for part in plan engine attention dropout "study --sweep" devices; do
+    name=${part%% *}
+    case " $* " in "  " | *" $name "*) ;; *) continue ;; esac
+    printf '\npulmo bench %s\n' "$part"
+    # shellcheck disable=SC2086 # a part's options are words
+    build/pulmo bench $part || status=1
+done
 exit $status

@@ -297,7 +297,32 @@ static bool conv_operands(struct builder *builder, struct draft *draft, const st
 }
 
 static bool binary_add(struct builder *builder, const struct graph_node *node, dnnl_alg_kind_t kind,
+                       const struct region operands[2], const struct region *out, struct err *err);
+
+/* Channels that do not fill their blocks. */
+static bool is_padded(const dnnl_memory_desc_t *desc) {
+    for (int axis = 0; axis < desc->ndims; axis++)
+        if (desc->padded_dims[axis] != desc->dims[axis])
+            return true;
+    return false;
+}
+
+/* oneDNN 2.6.3 adds padded tensors wrongly on AVX and AVX2: there and back again by the plain layout. */
+static bool binary_add_plain(struct builder *builder, const struct graph_node *node, dnnl_alg_kind_t kind,
+                             const struct region operands[2], const struct region *out, struct err *err) {
+    dnnl_memory_desc_t layout = infer_backend_plain(&builder->program->tensors[node->outputs[0]].shape);
+    struct region plain[2] = {operands[0], operands[1]};
+    for (int i = 0; i < 2; i++)
+        if (is_padded(&operands[i].desc) && (!region_new(builder, &layout, &plain[i], err) ||
+                                             !reorder_add(builder, &operands[i], &plain[i], node, err)))
+            return false;
+    return binary_add(builder, node, kind, plain, &plain[0], err) && reorder_add(builder, &plain[0], out, node, err);
+}
+
+static bool binary_add(struct builder *builder, const struct graph_node *node, dnnl_alg_kind_t kind,
                        const struct region operands[2], const struct region *out, struct err *err) {
+    if (is_padded(&out->desc))
+        return binary_add_plain(builder, node, kind, operands, out, err);
     PULMO_SCOPED(draft_clear) struct draft draft = {0};
     dnnl_binary_desc_t binary;
     if (!draft_begin(&draft, err) || (node->relu && !draft_relu(&draft, err)) ||
