@@ -7,13 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum config_kind { KIND_TEXT, KIND_INTEGER, KIND_NUMBER };
+enum config_kind { KIND_TEXT, KIND_INTEGER, KIND_NUMBER, KIND_CHOICE };
 
 struct config_key {
     const char *key;
     enum config_kind kind;
-    size_t offset, size; /* of the field; size bounds a text */
-    const char *default_value;
+    size_t offset, size;       /* of the field; size bounds a text */
+    const char *default_value; /* of a choice: all values, "|" between them, the default first */
     double minimum, maximum;
     const char *help;
 };
@@ -70,6 +70,10 @@ static const struct config_key keys[] = {
      "Attempts of a job, or of sending an object that the PACS refuses, before it is put aside."},
     {"threads", KIND_INTEGER, FIELD(threads), "0", 0, 256,
      "Threads of the analysis; 0 = all processors. Results do not depend on it."},
+    {"precision", KIND_CHOICE, FIELD(precision), "auto|fp32|mixed", 0, 0,
+     "Of the detector: fp32; mixed = each layer as `pulmo model calibrate` found it fastest on this processor, which "
+     "is "
+     "done at the first start if it was not; auto = mixed where that was done, else fp32. Results name what ran."},
     {"devices", KIND_INTEGER, FIELD(devices), "1", 1, 8,
      "Sessions that share the work of one analysis, each with its part of the threads; one that fails is left out and "
      "its work done again. Results do not depend on it."},
@@ -146,12 +150,32 @@ static bool set_number(const struct config_key *key, void *field, const char *va
     return true;
 }
 
+static size_t default_size(const struct config_key *key) {
+    return key->kind == KIND_CHOICE ? strcspn(key->default_value, "|") : strlen(key->default_value);
+}
+
+static bool set_choice(const struct config_key *key, char *field, const char *value, struct err *err) {
+    size_t size = strlen(value);
+    for (const char *choice = key->default_value; *choice; choice += *choice == '|') {
+        size_t choice_size = strcspn(choice, "|");
+        if (size == choice_size && strncmp(choice, value, size) == 0) {
+            memset(field, 0, key->size);
+            memcpy(field, value, size);
+            return true;
+        }
+        choice += choice_size;
+    }
+    return err_set(err, ERR_CONFIG, "%s = %s: must be one of %s", key->key, value, key->default_value);
+}
+
 bool config_set(struct config *config, const char *name, const char *value, struct err *err) {
     for (size_t index = 0; index < KEY_COUNT; index++) {
         const struct config_key *key = &keys[index];
         if (strcmp(key->key, name) != 0)
             continue;
         char *field = (char *)config + key->offset;
+        if (key->kind == KIND_CHOICE)
+            return set_choice(key, field, value, err);
         if (key->kind != KIND_TEXT)
             return set_number(key, field, value, err);
         size_t size = strlen(value);
@@ -167,7 +191,9 @@ void config_defaults(struct config *out) {
     memset(out, 0, sizeof *out);
     for (size_t index = 0; index < KEY_COUNT; index++) {
         struct err err = {0};
-        if (!config_set(out, keys[index].key, keys[index].default_value, &err))
+        char value[CONFIG_LIST_SIZE];
+        snprintf(value, sizeof value, "%.*s", (int)default_size(&keys[index]), keys[index].default_value);
+        if (!config_set(out, keys[index].key, value, &err))
             abort(); /* a default that breaks its own rule is a bug of this table */
     }
 }
@@ -224,9 +250,12 @@ bool config_example(struct bytes *out, struct err *err) {
     for (size_t index = 0; index < KEY_COUNT; index++) {
         const struct config_key *key = &keys[index];
         char text[1024], range[96] = "";
-        if (key->kind != KIND_TEXT)
+        if (key->kind == KIND_CHOICE)
+            snprintf(range, sizeof range, " One of %s.", key->default_value);
+        else if (key->kind != KIND_TEXT)
             snprintf(range, sizeof range, " From %.17g to %.17g.", key->minimum, key->maximum);
-        int size = snprintf(text, sizeof text, "\n# %s%s\n#%s = %s\n", key->help, range, key->key, key->default_value);
+        int size = snprintf(text, sizeof text, "\n# %s%s\n#%s = %.*s\n", key->help, range, key->key,
+                            (int)default_size(key), key->default_value);
         if (size < 0 || !bytes_append(out, text, (size_t)size, (size_t)1 << 20, err))
             return false;
     }

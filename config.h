@@ -23,6 +23,7 @@ struct config {
     /* study, disk, jobs */
     int64_t quiet_ms, disk_reserve_mb, lease_s, attempts_max;
     /* analysis */
+    char precision[8]; /* auto, fp32, mixed */
     int64_t threads, devices, workers_min, workers_max, worker_idle_s, passes, seed;
     double operating_point, dropout;
     /* return to the PACS */

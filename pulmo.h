@@ -140,6 +140,8 @@ struct finding {
     double center_ijk[3]; /* in the source CT's grid */
     double diameter_mm;
     double detector_logit;
+    int32_t detector_cell_kji[3]; /* of the detector's map, where it was found */
+    bool full_precision;          /* found by a detector of lower precision, and then computed again in fp32 */
     enum texture texture;
     enum lobe lobe;
     /* uncertainty: DESIGN 6, REFERENCE 2 */

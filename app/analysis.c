@@ -1,6 +1,7 @@
 #include "app/analysis.h"
 
 #include "app/install.h"
+#include "app/precision.h"
 #include "digest.h"
 #include "uncertainty/uncertainty.h"
 #include "workers.h"
@@ -16,19 +17,26 @@
 
 /* Each device has its part of the threads, at least one. */
 static struct infer_session *session_open(const struct config *config, const struct engine *engine, int64_t device,
-                                          struct err *err) {
+                                          const struct infer_precision *precision, struct err *err) {
     int64_t processors = sysconf(_SC_NPROCESSORS_ONLN), threads = config->threads ? config->threads : processors;
     int64_t part = threads * (device + 1) / config->devices - threads * device / config->devices;
-    const struct infer_session_config session = {.threads = part > 1 ? (unsigned)part : 1};
+    const struct infer_session_config session = {.threads = part > 1 ? (unsigned)part : 1, .precision = precision};
     return infer_session_new(engine->model, &session, err);
 }
 
-static bool sessions_open(const struct config *config, struct engine *engine, struct err *err) {
-    engine->session = session_open(config, engine, 0, err);
+static void sessions_close(struct engine *engine) {
+    infer_session_free(engine->session);
+    for (size_t index = 0; index < sizeof engine->peers / sizeof *engine->peers; index++)
+        infer_session_free(engine->peers[index]);
+}
+
+static bool sessions_open(const struct config *config, struct engine *engine, const struct infer_precision *precision,
+                          struct err *err) {
+    engine->session = session_open(config, engine, 0, precision, err);
     if (!engine->session)
         return false;
     for (int64_t device = 1; device < config->devices; device++) {
-        struct infer_session *peer = engine->peers[device - 1] = session_open(config, engine, device, err);
+        struct infer_session *peer = engine->peers[device - 1] = session_open(config, engine, device, precision, err);
         if (!peer || !infer_session_join(engine->session, peer, err))
             return false;
     }
@@ -38,9 +46,12 @@ static bool sessions_open(const struct config *config, struct engine *engine, st
 /* Takes the model over, also on failure. */
 static bool engine_start(const struct config *config, struct infer_model *model, struct engine *out, struct err *err) {
     struct engine engine = {.model = model};
+    struct infer_precision plan;
+    bool mixed = false;
     if (!engine.model)
         return false;
-    if (!sessions_open(config, &engine, err)) {
+    if (!precision_configured(config, model, &plan, &mixed, err) ||
+        !sessions_open(config, &engine, mixed ? &plan : NULL, err)) {
         engine_close(&engine);
         return false;
     }
@@ -59,10 +70,31 @@ bool engine_open_files(const struct config *config, const struct model_files *fi
     return engine_start(config, infer_model_open_files(files, err), out, err);
 }
 
+bool engine_set_precision(struct engine *engine, const struct config *config, const struct infer_precision *precision,
+                          struct err *err) {
+    struct engine other = {.model = engine->model};
+    if (!sessions_open(config, &other, precision, err)) {
+        sessions_close(&other);
+        return false;
+    }
+    sessions_close(engine);
+    *engine = other;
+    return true;
+}
+
+const char *engine_precision(const struct engine *engine) {
+    return infer_session_precision(engine->session) ? "mixed" : "fp32";
+}
+
+size_t analysis_recomputed(const struct findings *findings) {
+    size_t count = 0;
+    for (size_t index = 0; index < findings->count; index++)
+        count += findings->items[index].full_precision;
+    return count;
+}
+
 void engine_close(struct engine *engine) {
-    infer_session_free(engine->session);
-    for (size_t index = 0; index < sizeof engine->peers / sizeof *engine->peers; index++)
-        infer_session_free(engine->peers[index]);
+    sessions_close(engine);
     infer_model_free(engine->model);
     *engine = (struct engine){0};
 }

@@ -13,14 +13,20 @@ struct engine {
     struct infer_session *session;
     struct infer_session *peers[INFER_DEVICES_MAX - 1]; /* NULL behind the last */
 };
-/* Opens config->model, or the model installed beside the program. */
+/* Opens config->model, or the model installed beside the program, in the precision of the configuration
+ * (app/precision.h). */
 bool engine_open(const struct config *config, struct engine *out, struct err *err) PULMO_MUST_USE;
 /* The same with a model from its files, as store_model_read gives them. */
 bool engine_open_files(const struct config *config, const struct model_files *files, struct engine *out,
                        struct err *err) PULMO_MUST_USE;
+/* From now on in this precision, whatever the configuration says; NULL = fp32. As it was on failure. */
+bool engine_set_precision(struct engine *engine, const struct config *config, const struct infer_precision *precision,
+                          struct err *err) PULMO_MUST_USE;
 void engine_close(struct engine *engine);
-
-#define ANALYSIS_PRECISION "fp32" /* of every layer, recorded in the result */
+/* "fp32" or "mixed": recorded in the result. */
+const char *engine_precision(const struct engine *engine);
+/* Findings whose detection was computed again in fp32. */
+size_t analysis_recomputed(const struct findings *findings);
 
 struct analysis_run { /* what a replay needs beside the images */
     uint64_t configured_seed;

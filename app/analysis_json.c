@@ -1,4 +1,5 @@
 #include "app/analysis.h"
+#include "app/precision.h"
 #include "uncertainty/uncertainty.h"
 
 #include <cjson/cJSON.h>
@@ -21,7 +22,7 @@ static void add_passes(cJSON *object, const struct finding *finding) {
         cJSON_AddItemToArray(passes, cJSON_CreateNumber((double)finding->pass_probabilities[pass]));
 }
 
-static cJSON *finding_json(const struct finding *finding) {
+static cJSON *finding_json(const struct finding *finding, bool mixed) {
     char sentence[200];
     uncertainty_sentence(finding, sentence, sizeof sentence);
     cJSON *object = cJSON_CreateObject();
@@ -41,6 +42,8 @@ static cJSON *finding_json(const struct finding *finding) {
     cJSON_AddNumberToObject(object, "mutual_information_nats", finding->mutual_information_nats);
     add_passes(object, finding);
     cJSON_AddNumberToObject(object, "detector_logit", finding->detector_logit);
+    if (mixed)
+        cJSON_AddStringToObject(object, "precision", finding->full_precision ? "fp32" : "mixed");
     cJSON_AddBoolToObject(object, "reported", finding->reported);
     cJSON_AddBoolToObject(object, "review", finding->review);
     cJSON_AddStringToObject(object, "sentence", sentence);
@@ -59,7 +62,18 @@ static void add_model(cJSON *document, const struct engine *engine) {
     cJSON_AddStringToObject(document, "backend_detail", infer_backend_detail(engine->session));
     cJSON_AddStringToObject(document, "library", infer_backend_library());
     cJSON_AddStringToObject(document, "instruction_set", infer_backend_instruction_set());
-    cJSON_AddStringToObject(document, "precision", ANALYSIS_PRECISION);
+    cJSON_AddStringToObject(document, "precision", engine_precision(engine));
+}
+
+/* What a detector that is not fp32 throughout ran in, and what was computed again in fp32; nothing otherwise. */
+static void add_precision(cJSON *document, const struct analysis *analysis, const struct engine *engine) {
+    const struct infer_precision *plan = infer_session_precision(engine->session);
+    if (!plan)
+        return;
+    cJSON *object = cJSON_AddObjectToObject(document, "precision_plan");
+    precision_plan_add(object, plan);
+    cJSON_AddNumberToObject(object, "tiles_in_fp32", (double)analysis->detection.tiles_full);
+    cJSON_AddNumberToObject(object, "findings_in_fp32", (double)analysis_recomputed(&analysis->findings));
 }
 
 static void add_run(cJSON *document, const struct analysis *analysis, const struct engine *engine) {
@@ -178,12 +192,14 @@ bool analysis_json(const struct analysis *analysis, const struct engine *engine,
     add_reasons(document, &analysis->refusals, failure);
     add_quality(document, analysis);
     add_model(document, engine);
+    add_precision(document, analysis, engine);
     add_run(document, analysis, engine);
     add_cost(document, analysis);
     add_work(document, &analysis->detection, engine);
     cJSON *findings = cJSON_AddArrayToObject(document, "findings");
     for (size_t index = 0; !failure && !analysis->refusals.count && index < analysis->findings.count; index++)
-        cJSON_AddItemToArray(findings, finding_json(&analysis->findings.items[index]));
+        cJSON_AddItemToArray(
+            findings, finding_json(&analysis->findings.items[index], infer_session_precision(engine->session) != NULL));
     return print_into(document, out, err);
 }
 

@@ -1,5 +1,6 @@
 #include "app/artifacts.h"
 
+#include "app/precision.h"
 #include "explain/explain.h"
 #include "uncertainty/uncertainty.h"
 #include "workers.h"
@@ -190,6 +191,13 @@ struct dicom_report artifacts_report(const struct analysis *analysis, const stru
         .predecessor_series_uid = or_null(analysis->run.predecessor_series_uid),
     };
     uncertainty_review_rule(info, report.review_rule, sizeof report.review_rule);
+    const struct infer_precision *plan = infer_session_precision(engine->session);
+    char layers[64];
+    if (plan) {
+        precision_plan_text(plan, layers, sizeof layers);
+        snprintf(report.precision, sizeof report.precision, "mixed(%s; %zu findings, %zu tiles again fp32)", layers,
+                 analysis_recomputed(&analysis->findings), analysis->detection.tiles_full);
+    }
     return report;
 }
 

@@ -3,6 +3,7 @@
 #include "app/install.h"
 #include "app/model_check.h"
 #include "app/model_report.h"
+#include "app/precision.h"
 #include "app/processes.h"
 #include "app/progress.h"
 
@@ -131,6 +132,39 @@ static int shadow(const struct config *config, const char *digest) {
     return EXIT_DONE;
 }
 
+/* ---- precision --------------------------------------------------------------------------------------- */
+
+static void print_calibration(const struct infer_calibration *made) {
+    char layers[64];
+    precision_plan_text(&made->plan, layers, sizeof layers);
+    if (made->refused_gain > 0)
+        printf("precision        fp32: %.2f times as fast in lower precision is not worth it\n", made->refused_gain);
+    else
+        printf("precision        %s: %s\n", made->gain > 1 ? "mixed" : "fp32", layers);
+    printf("layers           %s\ngain             %.2f times as fast as fp32, on the same tiles by turns\n"
+           "error            %.2f of what is allowed, on %zu tiles\n"
+           "memory           %.1f MB activations + %.1f MB weights; fp32 %.1f + %.1f\n",
+           made->plan.layers, made->gain, made->error / INFER_ERROR_MAX, made->tiles, (double)made->arena_bytes / 1e6,
+           (double)made->weight_bytes / 1e6, (double)made->fp32_arena_bytes / 1e6,
+           (double)made->fp32_weight_bytes / 1e6);
+}
+
+/* Of the model in use, or of the file that is named. */
+static int calibrate(const struct config *config, const struct model_request *request) {
+    struct err err = {0};
+    struct engine engine;
+    struct infer_calibration made;
+    struct config full = *config;
+    if (!config_set(&full, "precision", "fp32", &err) || !model_open_shown(&full, request, NULL, &engine, &err))
+        return command_fail(&command_model, &err);
+    bool good = precision_calibrate(config, engine.model, &made, &err);
+    engine_close(&engine);
+    if (!good)
+        return command_fail(&command_model, &err);
+    print_calibration(&made);
+    return EXIT_DONE;
+}
+
 /* ---- together ---------------------------------------------------------------------------------------- */
 
 static int dispatch(const struct config *config, const struct model_request *request, int count, char **argv) {
@@ -147,6 +181,8 @@ static int dispatch(const struct config *config, const struct model_request *req
         return shadow(config, request->off ? NULL : argv[1]);
     if (request->off)
         return command_usage(&command_model);
+    if (!strcmp(verb, "calibrate") && count == 1)
+        return calibrate(config, request);
     if (!strcmp(verb, "install") && count == 2)
         return install(config, argv[1]);
     if (!strcmp(verb, "promote") && count == 2)
@@ -177,5 +213,6 @@ static int run(int argc, char **argv) {
 const struct command command_model = {
     "model",
     "model list [--json] | show [SHA256] [--model FILE] [--json] | install MODEL.JSON | promote SHA256 | rollback | "
-    "shadow SHA256|--off | compare [SHA256] [--json]    [-c FILE]",
+    "shadow SHA256|--off | compare [SHA256] [--json] | calibrate    "
+    "[-c FILE]",
     "which model looks at the studies; a digest's first digits are enough", run};

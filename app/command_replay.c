@@ -83,6 +83,18 @@ static bool open_model(struct replay *replay, const struct config *config, bool 
     return engine_open(config, &replay->engine, &why) || missing_model(&replay->origin, why.text, err);
 }
 
+/* The recorded layers, whatever the configuration says; on a processor that lacks a precision it stays fp32. */
+static bool take_precision(struct replay *replay, const struct config *config, struct err *err) {
+    struct err why = {0};
+    if (strcmp(replay->origin.precision, "mixed") != 0 ||
+        engine_set_precision(&replay->engine, config, &replay->origin.plan, &why))
+        return true;
+    if (why.kind != ERR_UNSUPPORTED)
+        return err_set(err, why.kind, "%s", why.text);
+    printf("missing: the recorded precision: %s\n", why.text);
+    return true;
+}
+
 /* The model by its digest; another one would compute something else, not the same with other last digits. */
 static bool open_engine(struct replay *replay, const struct config *config, bool named, struct err *err) {
     const struct finding_origin *origin = &replay->origin;
@@ -90,11 +102,12 @@ static bool open_engine(struct replay *replay, const struct config *config, bool
     char other[320];
     if (*origin->instruction_set && !infer_backend_limit(origin->instruction_set, &ignored))
         fprintf(stderr, "pulmo replay: %s\n", ignored.text);
-    if (!open_model(replay, config, named, err))
+    struct config full = *config;
+    if (!config_set(&full, "precision", "fp32", err) || !open_model(replay, &full, named, err))
         return false;
     const struct infer_model_info *info = infer_model_info(replay->engine.model);
     if (strcmp(info->sha256, origin->model_sha256) == 0)
-        return true;
+        return take_precision(replay, config, err);
     snprintf(other, sizeof other, "%s is %s, version %s, sha256 %s",
              named ? "the one named" : "that of the configuration", info->name, info->version, info->sha256);
     return missing_model(origin, other, err);

@@ -1,5 +1,7 @@
 #include "app/finding_json.h"
 
+#include "app/precision.h"
+
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -180,6 +182,9 @@ bool finding_json_origin(const struct bytes *document, struct finding_origin *ou
     copy_text(json, "library", origin.library, sizeof origin.library);
     copy_text(json, "instruction_set", origin.instruction_set, sizeof origin.instruction_set);
     copy_text(json, "precision", origin.precision, sizeof origin.precision);
+    if (strcmp(origin.precision, "mixed") == 0 &&
+        !precision_plan_read(cJSON_GetObjectItemCaseSensitive(json, "precision_plan"), &origin.plan, err))
+        return false;
     copy_text(json, "status", origin.status, sizeof origin.status);
     copy_text(model, "name", origin.model_name, sizeof origin.model_name);
     copy_text(model, "version", origin.model_version, sizeof origin.model_version);

@@ -3,6 +3,7 @@
 #include "app/command.h"
 #include "app/install.h"
 #include "app/models.h"
+#include "app/precision.h"
 #include "app/processes.h"
 
 #include <cjson/cJSON.h>
@@ -148,8 +149,8 @@ static bool find_digest(struct store *store, const char *prefix, char sha256[65]
     return true;
 }
 
-static bool open_shown(const struct config *config, const struct model_request *request, const char *digest,
-                       struct engine *out, struct err *err) {
+bool model_open_shown(const struct config *config, const struct model_request *request, const char *digest,
+                      struct engine *out, struct err *err) {
     PULMO_SCOPED(store_close_at) struct store *store = NULL;
     char sha256[65] = "";
     if (request->file)
@@ -166,6 +167,11 @@ static void print_shown(const struct engine *engine) {
            "operating point  %.4f\npasses           %u\nmirror images    %u\ndropout          %.3f\n",
            info->name, info->version, info->sha256, infer_backend_name(engine->session),
            infer_backend_detail(engine->session), info->operating_point, info->passes, info->flips, info->dropout);
+    const struct infer_precision *plan = infer_session_precision(engine->session);
+    char layers[64] = "all layers";
+    if (plan)
+        precision_plan_text(plan, layers, sizeof layers);
+    printf("precision        %s (%s)\n", engine_precision(engine), layers);
 }
 
 static int print_shown_json(const struct engine *engine) {
@@ -176,6 +182,7 @@ static int print_shown_json(const struct engine *engine) {
     cJSON_AddStringToObject(document, "sha256", info->sha256);
     cJSON_AddStringToObject(document, "backend", infer_backend_name(engine->session));
     cJSON_AddStringToObject(document, "backend_detail", infer_backend_detail(engine->session));
+    cJSON_AddStringToObject(document, "precision", engine_precision(engine));
     cJSON_AddNumberToObject(document, "operating_point", info->operating_point);
     cJSON_AddNumberToObject(document, "passes", info->passes);
     cJSON_AddNumberToObject(document, "flips", info->flips);
@@ -189,7 +196,7 @@ int model_show(const struct config *config, const struct model_request *request,
     int status = EXIT_DONE;
     if (request->file && digest)
         return command_usage(&command_model);
-    if (!open_shown(config, request, digest, &engine, &err))
+    if (!model_open_shown(config, request, digest, &engine, &err))
         return command_fail(&command_model, &err);
     if (request->json)
         status = print_shown_json(&engine);

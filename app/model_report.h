@@ -2,7 +2,7 @@
 #ifndef PULMO_APP_MODEL_REPORT_H
 #define PULMO_APP_MODEL_REPORT_H
 
-#include "config.h"
+#include "app/analysis.h"
 
 #include <stdbool.h>
 
@@ -12,7 +12,10 @@ struct model_request {
 };
 /* Every installed model and that of the configuration. */
 int model_list(const struct config *config, const struct model_request *request);
-/* One model, opened and checked: by digest, by file, or the one in use. */
+/* Opens one model: by digest (NULL = none given), by file, or the one in use. */
+bool model_open_shown(const struct config *config, const struct model_request *request, const char *digest,
+                      struct engine *out, struct err *err) PULMO_MUST_USE;
+/* The same, checked and printed. */
 int model_show(const struct config *config, const struct model_request *request, const char *digest);
 
 /* What the present shadow, or the named model when it was one, said of the studies, beside their results. */

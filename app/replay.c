@@ -20,7 +20,7 @@ size_t replay_print_conditions(const struct finding_origin *origin, const struct
            condition("back-end", origin->backend, infer_backend_name(engine->session)) +
            condition("library", origin->library, infer_backend_library()) +
            condition("instruction set", origin->instruction_set, infer_backend_instruction_set()) +
-           condition("precision", origin->precision, ANALYSIS_PRECISION);
+           condition("precision", origin->precision, engine_precision(engine));
 }
 
 void replay_print_configuration(const struct analysis_run *recorded, const struct analysis_run *configured) {

@@ -150,9 +150,9 @@ bool job_analyse(struct appliance *appliance, const struct store_job *job, struc
 
 static void log_model(const struct engine *engine, const char *promoted) {
     const struct infer_model_info *info = infer_model_info(engine->model);
-    log_event(LOG_INFO, "worker", "model opened", "name=%s version=%s sha256=%s by=%s backend=\"%s\"", info->name,
-              info->version, info->sha256, *promoted ? "promotion" : "configuration",
-              infer_backend_detail(engine->session));
+    log_event(LOG_INFO, "worker", "model opened", "name=%s version=%s sha256=%s by=%s backend=\"%s\" precision=%s",
+              info->name, info->version, info->sha256, *promoted ? "promotion" : "configuration",
+              infer_backend_detail(engine->session), engine_precision(engine));
 }
 
 /* What was promoted while the worker ran counts from this job on. */

@@ -5,9 +5,9 @@
 /* ---- algorithm --------------------------------------------------------------------------------------- */
 
 static void algorithm_parameters(const struct dicom_report *report, char *out, size_t size) {
-    snprintf(out, size, "model=sha256:%s backend=%s passes=%u dropout=%g operating_point=%g seed=%llu",
-             report->model_sha256, report->backend, report->passes, report->dropout, report->operating_point,
-             (unsigned long long)report->seed);
+    snprintf(out, size, "model=sha256:%s backend=%s%s%s passes=%u dropout=%g operating_point=%g seed=%llu",
+             report->model_sha256, report->backend, *report->precision ? " precision=" : "", report->precision,
+             report->passes, report->dropout, report->operating_point, (unsigned long long)report->seed);
 }
 
 static bool put_algorithm(struct shim_dataset *parent, enum sr_relation relation, const struct dicom_report *report,

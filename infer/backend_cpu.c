@@ -6,6 +6,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "infer/precision.h"
+
 /* Of libgomp, which libdnnl is linked to; <omp.h> belongs to each compiler's own OpenMP. */
 extern int omp_get_max_threads(void);
 extern void omp_set_num_threads(int count);
@@ -52,18 +54,21 @@ dnnl_memory_desc_t infer_backend_any(const struct shape *shape) {
     return desc;
 }
 
+/* int8_weight_max: 0 = no such kernels; bf16: whether it multiplies in it, where oneDNN would emulate it otherwise. */
 static const struct isa {
     dnnl_cpu_isa_t isa;
     const char *name;
+    int int8_weight_max;
+    bool bf16;
 } isas[] = {
-    {dnnl_cpu_isa_sse41, "sse41"},
-    {dnnl_cpu_isa_avx, "avx"},
-    {dnnl_cpu_isa_avx2, "avx2"},
-    {dnnl_cpu_isa_avx2_vnni, "avx2_vnni"},
-    {dnnl_cpu_isa_avx512_core, "avx512_core"},
-    {dnnl_cpu_isa_avx512_core_vnni, "avx512_core_vnni"},
-    {dnnl_cpu_isa_avx512_core_bf16, "avx512_core_bf16"},
-    {dnnl_cpu_isa_avx512_core_amx, "avx512_core_amx"},
+    {dnnl_cpu_isa_sse41, "sse41", 0, false},
+    {dnnl_cpu_isa_avx, "avx", 0, false},
+    {dnnl_cpu_isa_avx2, "avx2", PRECISION_WEIGHT_MAX_NARROW, false},
+    {dnnl_cpu_isa_avx2_vnni, "avx2_vnni", PRECISION_WEIGHT_MAX, false},
+    {dnnl_cpu_isa_avx512_core, "avx512_core", PRECISION_WEIGHT_MAX_NARROW, false},
+    {dnnl_cpu_isa_avx512_core_vnni, "avx512_core_vnni", PRECISION_WEIGHT_MAX, false},
+    {dnnl_cpu_isa_avx512_core_bf16, "avx512_core_bf16", PRECISION_WEIGHT_MAX, true},
+    {dnnl_cpu_isa_avx512_core_amx, "avx512_core_amx", PRECISION_WEIGHT_MAX, true},
 };
 #define ISA_COUNT (sizeof isas / sizeof *isas)
 
@@ -73,6 +78,18 @@ const char *infer_backend_instruction_set(void) {
         if (isas[index].isa == isa)
             return isas[index].name;
     return "other";
+}
+
+bool infer_backend_offers(char letter, int *weight_max) {
+    dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+    *weight_max = 0;
+    for (size_t index = 0; index < ISA_COUNT; index++) {
+        if (isas[index].isa != isa)
+            continue;
+        *weight_max = isas[index].int8_weight_max;
+        return letter == PRECISION_BF16 ? isas[index].bf16 : letter == PRECISION_FP32 || *weight_max > 0;
+    }
+    return letter == PRECISION_FP32;
 }
 
 const char *infer_backend_library(void) {
@@ -216,6 +233,7 @@ struct runner {
     char *arena; /* aligned to PLAN_ALIGNMENT */
     dnnl_stream_t stream;
     struct bound_step *steps;
+    double saturated; /* of the last run */
 };
 
 void infer_runner_free(struct runner *runner) {
@@ -330,6 +348,35 @@ static void relu_in_place(const struct tensor *tensor) {
         data[n] = data[n] < 0 ? 0 : data[n]; /* NaN stays, for the finite check */
 }
 
+static bool finite_halves(const void *data, size_t size) {
+    const uint16_t *bits = data;
+    unsigned bad = 0;
+    for (size_t i = 0; i < size / sizeof *bits; i++)
+        bad |= (bits[i] & 0x7F80U) == 0x7F80U; /* bfloat16 has the exponent of a float */
+    return bad == 0;
+}
+
+/* Elements at the end of the range. */
+static size_t saturated_count(const uint8_t *data, size_t size) {
+    size_t count = 0;
+    for (size_t i = 0; i < size; i++)
+        count += data[i] == 255;
+    return count;
+}
+
+static bool result_check(struct runner *runner, const struct step *step, int which, struct err *err) {
+    const void *data = buffer_data(runner, step->checked[which]);
+    size_t size = runner->program->buffers[step->checked[which]].size;
+    if (step->checked_types[which] == dnnl_u8) {
+        double share = (double)saturated_count(data, size) / (double)size;
+        runner->saturated = share > runner->saturated ? share : runner->saturated;
+        return true;
+    }
+    return (step->checked_types[which] == dnnl_bf16 ? finite_halves(data, size) : infer_backend_finite(data, size)) ||
+           err_set(err, ERR_INPUT, "layer %.120s (%s) gave NaN or infinity", step->node->name,
+                   step->node->operation->name);
+}
+
 static bool step_run(struct runner *runner, int index, const struct dropout_keys *dropout, struct err *err) {
     const struct step *step = &runner->program->steps[index];
     struct bound_step *bound = &runner->steps[index];
@@ -345,16 +392,15 @@ static bool step_run(struct runner *runner, int index, const struct dropout_keys
             relu_in_place(&bound->call.out[0]);
     }
     for (int i = 0; i < step->checked_count; i++)
-        if (!infer_backend_finite(buffer_data(runner, step->checked[i]),
-                                  runner->program->buffers[step->checked[i]].size))
-            return err_set(err, ERR_INPUT, "layer %.120s (%s) gave NaN or infinity", step->node->name,
-                           step->node->operation->name);
+        if (!result_check(runner, step, i, err))
+            return false;
     return true;
 }
 
 bool infer_runner_run(struct runner *runner, const struct dropout_keys *dropout, struct err *err) {
     int before = infer_backend_enter();
     bool good = true;
+    runner->saturated = 0;
     for (int i = 0; good && i < runner->program->step_count; i++)
         good = step_run(runner, i, dropout, err);
     infer_backend_leave(before);
@@ -368,10 +414,15 @@ static uint64_t processor_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
 }
 
+double infer_runner_saturated(const struct runner *runner) {
+    return runner->saturated;
+}
+
 bool infer_runner_time(struct runner *runner, const struct dropout_keys *dropout, uint64_t *step_ns, struct err *err) {
     int before = infer_backend_enter();
     bool good = true;
     uint64_t mark = processor_ns();
+    runner->saturated = 0;
     for (int i = 0; good && i < runner->program->step_count; i++) {
         good = step_run(runner, i, dropout, err);
         uint64_t now = processor_ns();

@@ -26,7 +26,8 @@ struct step {
     struct argument *arguments;
     struct operation_call call; /* shapes; data pointers of constants */
     int in_buffers[GRAPH_NODE_INPUTS_MAX], out_buffers[GRAPH_NODE_OUTPUTS_MAX], scratch_buffer; /* -1 = none */
-    int checked[GRAPH_NODE_OUTPUTS_MAX], checked_count; /* buffers of floats that must be finite behind the step */
+    int checked[GRAPH_NODE_OUTPUTS_MAX], checked_count; /* buffers that must be finite behind the step, or (u8) not */
+    dnnl_data_type_t checked_types[GRAPH_NODE_OUTPUTS_MAX]; /* at the end of their range in too many elements */
 };
 
 struct program {

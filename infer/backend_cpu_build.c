@@ -3,27 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/backend_cpu.h"
+#include "infer/backend_cpu_build.h"
 
-#define STEP_ARGUMENTS_MAX (GRAPH_NODE_INPUTS_MAX + 4)
-#define STEP_NEVER 0x7FFFFFFF
-
-struct builder {
-    struct program *program;
-    int *plain;    /* [value_count] buffer of a plain copy, -1 = none */
-    int *last_use; /* [value_count] node that reads the value last, through aliases too; STEP_NEVER = an output */
-};
-
-/* A primitive under construction; what it holds is given to a step at the end. */
-struct draft {
-    dnnl_primitive_desc_t desc;
-    dnnl_primitive_attr_t attributes;
-    dnnl_post_ops_t post;
-    struct argument arguments[STEP_ARGUMENTS_MAX];
-    int argument_count;
-};
-
-static void draft_clear(struct draft *draft) {
+void infer_draft_clear(struct draft *draft) {
     if (draft->desc)
         dnnl_primitive_desc_destroy(draft->desc);
     if (draft->attributes)
@@ -58,7 +40,7 @@ static void buffer_touch(struct builder *builder, int buffer, int step) {
     at->last = step > at->last ? step : at->last;
 }
 
-static bool region_new(struct builder *builder, const dnnl_memory_desc_t *desc, struct region *out, struct err *err) {
+bool infer_region_new(struct builder *builder, const dnnl_memory_desc_t *desc, struct region *out, struct err *err) {
     int buffer = buffer_add(builder, dnnl_memory_desc_get_size(desc), err);
     if (buffer < 0)
         return false;
@@ -83,7 +65,7 @@ static struct step *step_add(struct builder *builder, const struct graph_node *n
     return step;
 }
 
-static void draft_argument(struct draft *draft, int role, const struct region *region) {
+void infer_draft_argument(struct draft *draft, int role, const struct region *region) {
     draft->arguments[draft->argument_count++] = (struct argument){.role = role, .region = *region};
 }
 
@@ -92,15 +74,19 @@ static bool draft_scratch(struct builder *builder, struct draft *draft, struct e
     struct region scratch;
     if (!desc || dnnl_memory_desc_get_size(desc) == 0)
         return true;
-    if (!region_new(builder, desc, &scratch, err))
+    if (!infer_region_new(builder, desc, &scratch, err))
         return false;
-    draft_argument(draft, DNNL_ARG_SCRATCHPAD, &scratch);
+    infer_draft_argument(draft, DNNL_ARG_SCRATCHPAD, &scratch);
     return true;
 }
 
-/* The finished primitive becomes a step; `checked` is the region whose floats must be finite behind it. */
-static bool draft_finish(struct builder *builder, struct draft *draft, const struct graph_node *node,
-                         const struct region *checked, struct err *err) {
+static void step_check(struct step *step, const struct region *region) {
+    step->checked[step->checked_count] = region->buffer;
+    step->checked_types[step->checked_count++] = region->desc.data_type;
+}
+
+bool infer_draft_finish(struct builder *builder, struct draft *draft, const struct graph_node *node,
+                        const struct region *checked, struct err *err) {
     if (!draft_scratch(builder, draft, err))
         return false;
     struct step *step = step_add(builder, node, err);
@@ -114,58 +100,72 @@ static bool draft_finish(struct builder *builder, struct draft *draft, const str
     for (int i = 0; i < draft->argument_count; i++)
         buffer_touch(builder, draft->arguments[i].region.buffer, builder->program->step_count - 1);
     if (checked)
-        step->checked[step->checked_count++] = checked->buffer;
+        step_check(step, checked);
     builder->program->figures.primitives++;
     return true;
 }
 
 /* Attributes of every primitive: scratch memory comes from the arena, so that a program is shared by threads. */
-static bool draft_begin(struct draft *draft, struct err *err) {
+bool infer_draft_begin(struct draft *draft, struct err *err) {
     return infer_backend_ok(dnnl_primitive_attr_create(&draft->attributes), "attributes", err) &&
            infer_backend_ok(dnnl_primitive_attr_set_scratchpad_mode(draft->attributes, dnnl_scratchpad_mode_user),
                             "a scratchpad", err) &&
            infer_backend_ok(dnnl_post_ops_create(&draft->post), "post-operations", err);
 }
 
-static bool draft_describe(struct builder *builder, struct draft *draft, const void *operation,
-                           const struct graph_node *node, struct err *err) {
+bool infer_draft_describe(struct builder *builder, struct draft *draft, const void *operation,
+                          const struct graph_node *node, struct err *err) {
     return infer_backend_ok(dnnl_primitive_attr_set_post_ops(draft->attributes, draft->post), "post-operations", err) &&
            infer_backend_ok(
                dnnl_primitive_desc_create(&draft->desc, operation, draft->attributes, builder->program->engine, NULL),
                node->operation->name, err);
 }
 
-static bool draft_relu(struct draft *draft, struct err *err) {
+bool infer_draft_relu(struct draft *draft, struct err *err) {
     return infer_backend_ok(dnnl_post_ops_append_eltwise(draft->post, 1.0F, dnnl_eltwise_relu, 0.0F, 0.0F), "Relu",
                             err);
 }
 
-static const dnnl_memory_desc_t *layout_of(const struct draft *draft, dnnl_query_t query) {
+const dnnl_memory_desc_t *infer_draft_layout(const struct draft *draft, dnnl_query_t query) {
     return dnnl_primitive_desc_query_md(draft->desc, query, 0);
 }
 
 /* ---- layouts --------------------------------------------------------------------------------------------- */
 
-static bool reorder_add(struct builder *builder, const struct region *from, const struct region *to,
+/* factor: of every element, between two types that count in different steps. */
+static bool reorder_add(struct builder *builder, const struct region *from, const struct region *to, float factor,
                         const struct graph_node *node, struct err *err) {
-    PULMO_SCOPED(draft_clear) struct draft draft = {0};
+    PULMO_SCOPED(infer_draft_clear) struct draft draft = {0};
     dnnl_engine_t engine = builder->program->engine;
-    if (!draft_begin(&draft, err) ||
+    if (!infer_draft_begin(&draft, err) ||
+        (factor != 1.0F &&
+         !infer_backend_ok(dnnl_primitive_attr_set_output_scales(draft.attributes, 1, 0, &factor), "a scale", err)) ||
         !infer_backend_ok(
             dnnl_reorder_primitive_desc_create(&draft.desc, &from->desc, engine, &to->desc, engine, draft.attributes),
             "a reorder", err))
         return false;
-    draft_argument(&draft, DNNL_ARG_FROM, from);
-    draft_argument(&draft, DNNL_ARG_TO, to);
+    infer_draft_argument(&draft, DNNL_ARG_FROM, from);
+    infer_draft_argument(&draft, DNNL_ARG_TO, to);
     builder->program->figures.reorders++;
     builder->program->figures.primitives--;
-    return draft_finish(builder, &draft, node, NULL, err);
+    return infer_draft_finish(builder, &draft, node, to->desc.data_type == dnnl_u8 ? to : NULL, err);
 }
 
-/* The value in that layout: where it lies, or a reordered copy made by a step before the node's own. */
-static bool value_in_layout(struct builder *builder, int value, const dnnl_memory_desc_t *desc,
-                            const struct graph_node *node, struct region *out, struct err *err) {
+bool infer_value_copy(struct builder *builder, int value, const struct region *to, const struct graph_node *node,
+                      struct err *err) {
+    struct region from = builder->program->regions[value];
+    float factor = 1;
+    if (from.desc.data_type != to->desc.data_type && from.desc.data_type == dnnl_u8)
+        factor = builder->scales[value];
+    else if (from.desc.data_type != to->desc.data_type && to->desc.data_type == dnnl_u8)
+        factor = 1 / builder->scales[value];
+    return reorder_add(builder, &from, to, factor, node, err);
+}
+
+bool infer_value_in_layout(struct builder *builder, int value, const dnnl_memory_desc_t *desc,
+                           const struct graph_node *node, struct region *out, struct err *err) {
     const struct region *here = &builder->program->regions[value];
+    struct region *other = builder->plan && desc->data_type != dnnl_f32 ? &builder->other[value] : NULL;
     dnnl_memory_desc_t plain = infer_backend_plain(&builder->program->tensors[value].shape);
     bool wants_plain = dnnl_memory_desc_equal(desc, &plain) != 0;
     if (dnnl_memory_desc_equal(desc, &here->desc)) {
@@ -176,34 +176,43 @@ static bool value_in_layout(struct builder *builder, int value, const dnnl_memor
         *out = (struct region){.buffer = builder->plain[value], .desc = plain};
         return true;
     }
-    struct region copy, from = *here;
-    if (!region_new(builder, desc, &copy, err) || !reorder_add(builder, &from, &copy, node, err))
+    if (other && other->desc.ndims && dnnl_memory_desc_equal(desc, &other->desc)) {
+        *out = *other;
+        return true;
+    }
+    struct region copy;
+    if (!infer_region_new(builder, desc, &copy, err) || !infer_value_copy(builder, value, &copy, node, err))
         return false;
     if (wants_plain)
         builder->plain[value] = copy.buffer;
+    if (other)
+        *other = copy;
     *out = copy;
     return true;
 }
 
-static bool value_plain(struct builder *builder, int value, const struct graph_node *node, struct region *out,
+bool infer_value_floats(struct builder *builder, int value, const struct graph_node *node, struct region *out,
                         struct err *err) {
+    dnnl_data_type_t type = builder->program->regions[value].desc.data_type;
+    if (type == dnnl_u8 || type == dnnl_bf16)
+        return infer_value_plain(builder, value, node, out, err);
+    *out = builder->program->regions[value];
+    return true;
+}
+
+bool infer_value_plain(struct builder *builder, int value, const struct graph_node *node, struct region *out,
+                       struct err *err) {
     const struct tensor *tensor = &builder->program->tensors[value];
     dnnl_memory_desc_t plain = infer_backend_plain(&tensor->shape);
     if (tensor->element == ELEMENT_F32)
-        return value_in_layout(builder, value, &plain, node, out, err);
+        return infer_value_in_layout(builder, value, &plain, node, out, err);
     *out = builder->program->regions[value]; /* integers and booleans are never anything but plain */
     return true;
 }
 
-/* Weights in the layout a primitive chose, packed once, now. */
-static bool weights_pack(struct builder *builder, const struct tensor *tensor, const dnnl_memory_desc_t *user,
-                         const dnnl_memory_desc_t *wanted, struct region *out, struct err *err) {
+bool infer_weights_pack(struct builder *builder, const void *data, const dnnl_memory_desc_t *user,
+                        const dnnl_memory_desc_t *wanted, struct region *out, struct err *err) {
     struct program *program = builder->program;
-    *out = (struct region){.buffer = -1, .fixed = tensor->data, .desc = *user};
-    if (!infer_backend_finite(tensor->data, (size_t)infer_shape_count(&tensor->shape) * sizeof(float)))
-        return err_set(err, ERR_INPUT, "the weights hold NaN or infinity");
-    if (dnnl_memory_desc_equal(user, wanted))
-        return true;
     size_t size = dnnl_memory_desc_get_size(wanted);
     size_t rounded = (size / PLAN_ALIGNMENT + 1) * PLAN_ALIGNMENT;
     void *packed = rounded <= PULMO_ALLOC_MAX ? aligned_alloc(PLAN_ALIGNMENT, rounded) : NULL;
@@ -212,7 +221,15 @@ static bool weights_pack(struct builder *builder, const struct tensor *tensor, c
     program->weights[program->weight_count++] = packed;
     program->figures.weight_bytes += size;
     *out = (struct region){.buffer = -1, .fixed = packed, .desc = *wanted};
-    return infer_backend_reorder(program->engine, user, tensor->data, wanted, packed, err);
+    return infer_backend_reorder(program->engine, user, data, wanted, packed, err);
+}
+
+bool infer_tensor_pack(struct builder *builder, const struct tensor *tensor, const dnnl_memory_desc_t *user,
+                       const dnnl_memory_desc_t *wanted, struct region *out, struct err *err) {
+    *out = (struct region){.buffer = -1, .fixed = tensor->data, .desc = *user};
+    if (!infer_backend_finite(tensor->data, (size_t)infer_shape_count(&tensor->shape) * sizeof(float)))
+        return err_set(err, ERR_INPUT, "the weights hold NaN or infinity");
+    return dnnl_memory_desc_equal(user, wanted) || infer_weights_pack(builder, tensor->data, user, wanted, out, err);
 }
 
 /* ---- convolution ------------------------------------------------------------------------------------------ */
@@ -235,70 +252,6 @@ bool infer_backend_window(const struct program *program, const struct graph_node
     return true;
 }
 
-/* The residual's own buffer may take the sum when nobody reads it later and it is no other operand. */
-static bool residual_in_place(const struct builder *builder, const struct graph_node *node, int index) {
-    const struct program *program = builder->program;
-    int value = node->residual;
-    if (value < 0 || program->keep || builder->last_use[value] != index)
-        return false;
-    int producer = program->graph->values[value].producer;
-    if (producer < 0 || program->graph->nodes[producer].operation->kind == OPERATOR_ALIAS)
-        return false;
-    return value != node->inputs[0] &&
-           infer_shape_equal(&program->tensors[value].shape, &program->tensors[node->outputs[0]].shape) &&
-           program->regions[value].buffer != program->regions[node->inputs[0]].buffer;
-}
-
-static bool conv_describe(struct builder *builder, struct draft *draft, const struct graph_node *node, bool in_place,
-                          struct err *err) {
-    const struct program *program = builder->program;
-    dnnl_memory_desc_t input = infer_backend_any(&program->tensors[node->inputs[0]].shape);
-    dnnl_memory_desc_t weights = infer_backend_any(&program->tensors[node->inputs[1]].shape);
-    dnnl_memory_desc_t output =
-        in_place ? program->regions[node->residual].desc : infer_backend_any(&program->tensors[node->outputs[0]].shape);
-    bool biased = node->input_count > 2 && node->inputs[2] >= 0;
-    dnnl_memory_desc_t bias = {0};
-    if (biased)
-        bias = infer_backend_plain(&program->tensors[node->inputs[2]].shape);
-    struct window_dims w;
-    dnnl_convolution_desc_t convolution;
-    if (!draft_begin(draft, err) || !infer_backend_window(program, node, &w, err))
-        return false;
-    if (in_place && !infer_backend_ok(dnnl_post_ops_append_sum(draft->post, 1.0F), "a sum", err))
-        return false;
-    if (node->relu && (in_place || node->residual < 0) && !draft_relu(draft, err))
-        return false;
-    return infer_backend_ok(dnnl_dilated_convolution_forward_desc_init(
-                                &convolution, dnnl_forward_inference, dnnl_convolution_direct, &input, &weights,
-                                biased ? &bias : NULL, &output, w.stride, w.dilation, w.before, w.after),
-                            "a convolution", err) &&
-           draft_describe(builder, draft, &convolution, node, err);
-}
-
-static bool conv_operands(struct builder *builder, struct draft *draft, const struct graph_node *node,
-                          struct err *err) {
-    struct program *program = builder->program;
-    const struct tensor *weights = &program->graph->values[node->inputs[1]].tensor;
-    dnnl_memory_desc_t plain = infer_backend_plain(&weights->shape);
-    struct region input, packed, row;
-    if (!value_in_layout(builder, node->inputs[0], layout_of(draft, dnnl_query_src_md), node, &input, err) ||
-        !weights_pack(builder, weights, &plain, layout_of(draft, dnnl_query_weights_md), &packed, err))
-        return false;
-    draft_argument(draft, DNNL_ARG_SRC, &input);
-    draft_argument(draft, DNNL_ARG_WEIGHTS, &packed);
-    if (node->input_count > 2 && node->inputs[2] >= 0) {
-        const struct tensor *bias = &program->graph->values[node->inputs[2]].tensor;
-        plain = infer_backend_plain(&bias->shape);
-        if (!weights_pack(builder, bias, &plain, &plain, &row, err))
-            return false;
-        draft_argument(draft, DNNL_ARG_BIAS, &row);
-    }
-    return true;
-}
-
-static bool binary_add(struct builder *builder, const struct graph_node *node, dnnl_alg_kind_t kind,
-                       const struct region operands[2], const struct region *out, struct err *err);
-
 /* Channels that do not fill their blocks. */
 static bool is_padded(const dnnl_memory_desc_t *desc) {
     for (int axis = 0; axis < desc->ndims; axis++)
@@ -313,120 +266,107 @@ static bool binary_add_plain(struct builder *builder, const struct graph_node *n
     dnnl_memory_desc_t layout = infer_backend_plain(&builder->program->tensors[node->outputs[0]].shape);
     struct region plain[2] = {operands[0], operands[1]};
     for (int i = 0; i < 2; i++)
-        if (is_padded(&operands[i].desc) && (!region_new(builder, &layout, &plain[i], err) ||
-                                             !reorder_add(builder, &operands[i], &plain[i], node, err)))
+        if (is_padded(&operands[i].desc) && (!infer_region_new(builder, &layout, &plain[i], err) ||
+                                             !reorder_add(builder, &operands[i], &plain[i], 1, node, err)))
             return false;
-    return binary_add(builder, node, kind, plain, &plain[0], err) && reorder_add(builder, &plain[0], out, node, err);
+    return infer_build_binary(builder, node, kind, plain, &plain[0], err) &&
+           reorder_add(builder, &plain[0], out, 1, node, err);
 }
 
-static bool binary_add(struct builder *builder, const struct graph_node *node, dnnl_alg_kind_t kind,
-                       const struct region operands[2], const struct region *out, struct err *err) {
+bool infer_build_binary(struct builder *builder, const struct graph_node *node, dnnl_alg_kind_t kind,
+                        const struct region operands[2], const struct region *out, struct err *err) {
     if (is_padded(&out->desc))
         return binary_add_plain(builder, node, kind, operands, out, err);
-    PULMO_SCOPED(draft_clear) struct draft draft = {0};
+    PULMO_SCOPED(infer_draft_clear) struct draft draft = {0};
     dnnl_binary_desc_t binary;
-    if (!draft_begin(&draft, err) || (node->relu && !draft_relu(&draft, err)) ||
+    if (!infer_draft_begin(&draft, err) || (node->relu && !infer_draft_relu(&draft, err)) ||
         !infer_backend_ok(dnnl_binary_desc_init(&binary, kind, &operands[0].desc, &operands[1].desc, &out->desc),
                           "a sum", err) ||
-        !draft_describe(builder, &draft, &binary, node, err))
+        !infer_draft_describe(builder, &draft, &binary, node, err))
         return false;
-    draft_argument(&draft, DNNL_ARG_SRC_0, &operands[0]);
-    draft_argument(&draft, DNNL_ARG_SRC_1, &operands[1]);
-    draft_argument(&draft, DNNL_ARG_DST, out);
-    return draft_finish(builder, &draft, node, out, err);
-}
-
-/* The sum as a step of its own, into the convolution's buffer. */
-static bool residual_apart(struct builder *builder, const struct graph_node *node, const struct region *out,
-                           struct err *err) {
-    struct region operands[2] = {*out, {0}};
-    const struct shape *one = &builder->program->tensors[node->residual].shape;
-    bool same = infer_shape_equal(one, &builder->program->tensors[node->outputs[0]].shape);
-    bool good = same ? value_in_layout(builder, node->residual, &out->desc, node, &operands[1], err)
-                     : value_plain(builder, node->residual, node, &operands[1], err);
-    return good && binary_add(builder, node, dnnl_binary_add, operands, out, err);
-}
-
-static bool build_conv(struct builder *builder, const struct graph_node *node, int index, struct err *err) {
-    PULMO_SCOPED(draft_clear) struct draft draft = {0};
-    struct program *program = builder->program;
-    bool in_place = residual_in_place(builder, node, index);
-    struct region out;
-    if (!conv_describe(builder, &draft, node, in_place, err) || !conv_operands(builder, &draft, node, err))
-        return false;
-    if (in_place)
-        out = program->regions[node->residual];
-    else if (!region_new(builder, layout_of(&draft, dnnl_query_dst_md), &out, err))
-        return false;
-    draft_argument(&draft, DNNL_ARG_DST, &out);
-    program->figures.sums_in_place += in_place;
-    if (!draft_finish(builder, &draft, node, &out, err))
-        return false;
-    program->regions[node->outputs[0]] = out;
-    return in_place || node->residual < 0 || residual_apart(builder, node, &out, err);
+    infer_draft_argument(&draft, DNNL_ARG_SRC_0, &operands[0]);
+    infer_draft_argument(&draft, DNNL_ARG_SRC_1, &operands[1]);
+    infer_draft_argument(&draft, DNNL_ARG_DST, out);
+    return infer_draft_finish(builder, &draft, node, out, err);
 }
 
 /* ---- pooling, resize, concat, elementwise ------------------------------------------------------------------ */
 
 /* One input in the layout it has, one output in the layout the primitive likes. */
-static bool unary_finish(struct builder *builder, struct draft *draft, const struct graph_node *node, struct err *err) {
-    struct region out, in = builder->program->regions[node->inputs[0]];
-    if (!region_new(builder, layout_of(draft, dnnl_query_dst_md), &out, err))
+static bool unary_finish(struct builder *builder, struct draft *draft, const struct graph_node *node,
+                         const struct region *in, struct err *err) {
+    struct region out;
+    if (!infer_region_new(builder, infer_draft_layout(draft, dnnl_query_dst_md), &out, err))
         return false;
-    draft_argument(draft, DNNL_ARG_SRC, &in);
-    draft_argument(draft, DNNL_ARG_DST, &out);
+    infer_draft_argument(draft, DNNL_ARG_SRC, in);
+    infer_draft_argument(draft, DNNL_ARG_DST, &out);
     builder->program->regions[node->outputs[0]] = out;
-    return draft_finish(builder, draft, node, &out, err);
+    return infer_draft_finish(builder, draft, node, &out, err);
 }
 
 static bool build_pool(struct builder *builder, const struct graph_node *node, struct err *err) {
-    PULMO_SCOPED(draft_clear) struct draft draft = {0};
+    PULMO_SCOPED(infer_draft_clear) struct draft draft = {0};
     struct program *program = builder->program;
     dnnl_memory_desc_t output = infer_backend_any(&program->tensors[node->outputs[0]].shape);
     dnnl_alg_kind_t kind = node->operation->kind == OPERATOR_POOL_MAX          ? dnnl_pooling_max
                            : infer_node_int(node, "count_include_pad", 0) != 0 ? dnnl_pooling_avg_include_padding
                                                                                : dnnl_pooling_avg_exclude_padding;
     struct window_dims w;
+    struct region in;
     dnnl_pooling_v2_desc_t pool;
-    if (!draft_begin(&draft, err) || !infer_backend_window(program, node, &w, err) ||
-        !infer_backend_ok(dnnl_pooling_v2_forward_desc_init(&pool, dnnl_forward_inference, kind,
-                                                            &program->regions[node->inputs[0]].desc, &output, w.stride,
-                                                            w.kernel, w.dilation, w.before, w.after),
+    if (!infer_value_floats(builder, node->inputs[0], node, &in, err) || !infer_draft_begin(&draft, err) ||
+        !infer_backend_window(program, node, &w, err) ||
+        !infer_backend_ok(dnnl_pooling_v2_forward_desc_init(&pool, dnnl_forward_inference, kind, &in.desc, &output,
+                                                            w.stride, w.kernel, w.dilation, w.before, w.after),
                           "pooling", err) ||
-        !draft_describe(builder, &draft, &pool, node, err))
+        !infer_draft_describe(builder, &draft, &pool, node, err))
         return false;
-    return unary_finish(builder, &draft, node, err);
+    return unary_finish(builder, &draft, node, &in, err);
 }
 
 static bool build_resize(struct builder *builder, const struct graph_node *node, struct err *err) {
-    PULMO_SCOPED(draft_clear) struct draft draft = {0};
-    struct program *program = builder->program;
-    dnnl_memory_desc_t output = infer_backend_any(&program->tensors[node->outputs[0]].shape);
+    PULMO_SCOPED(infer_draft_clear) struct draft draft = {0};
+    struct region in = builder->program->regions[node->inputs[0]]; /* in the type that it has */
+    dnnl_memory_desc_t output = infer_backend_any(&builder->program->tensors[node->outputs[0]].shape);
     dnnl_resampling_desc_t resampling;
-    if (!draft_begin(&draft, err) ||
+    output.data_type = in.desc.data_type;
+    if (!infer_draft_begin(&draft, err) ||
         !infer_backend_ok(dnnl_resampling_forward_desc_init(&resampling, dnnl_forward_inference,
-                                                            dnnl_resampling_nearest, NULL,
-                                                            &program->regions[node->inputs[0]].desc, &output),
+                                                            dnnl_resampling_nearest, NULL, &in.desc, &output),
                           "Resize", err) ||
-        !draft_describe(builder, &draft, &resampling, node, err))
+        !infer_draft_describe(builder, &draft, &resampling, node, err))
         return false;
-    return unary_finish(builder, &draft, node, err);
+    return unary_finish(builder, &draft, node, &in, err);
 }
 
 static bool build_eltwise(struct builder *builder, const struct graph_node *node, dnnl_alg_kind_t kind,
                           struct err *err) {
-    PULMO_SCOPED(draft_clear) struct draft draft = {0};
+    PULMO_SCOPED(infer_draft_clear) struct draft draft = {0};
+    struct region in;
     dnnl_eltwise_desc_t eltwise;
-    if (!draft_begin(&draft, err) ||
-        !infer_backend_ok(dnnl_eltwise_forward_desc_init(&eltwise, dnnl_forward_inference, kind,
-                                                         &builder->program->regions[node->inputs[0]].desc, 0, 0),
+    if (!infer_value_floats(builder, node->inputs[0], node, &in, err) || !infer_draft_begin(&draft, err) ||
+        !infer_backend_ok(dnnl_eltwise_forward_desc_init(&eltwise, dnnl_forward_inference, kind, &in.desc, 0, 0),
                           node->operation->name, err) ||
-        !draft_describe(builder, &draft, &eltwise, node, err))
+        !infer_draft_describe(builder, &draft, &eltwise, node, err))
         return false;
-    return unary_finish(builder, &draft, node, err);
+    return unary_finish(builder, &draft, node, &in, err);
 }
 
 static bool build_kernel(struct builder *builder, const struct graph_node *node, struct err *err);
+
+/* In the type that all of them have, else in full precision. Steps of u8 are the same for all (infer_low_prepare). */
+static bool concat_inputs(struct builder *builder, const struct graph_node *node, struct region *out, struct err *err) {
+    const struct region *regions = builder->program->regions;
+    bool alike = true;
+    for (int i = 0; i < node->input_count; i++) {
+        out[i] = regions[node->inputs[i]];
+        alike = alike && out[i].desc.data_type == out[0].desc.data_type;
+    }
+    for (int i = 0; !alike && i < node->input_count; i++)
+        if (!infer_value_floats(builder, node->inputs[i], node, &out[i], err))
+            return false;
+    return true;
+}
 
 static bool build_concat(struct builder *builder, const struct graph_node *node, struct err *err) {
     struct program *program = builder->program;
@@ -434,24 +374,28 @@ static bool build_concat(struct builder *builder, const struct graph_node *node,
     int64_t axis = infer_node_int(node, "axis", 0);
     if (result->element != ELEMENT_F32 || result->shape.rank < 3 || result->shape.rank > 5)
         return build_kernel(builder, node, err);
-    PULMO_SCOPED(draft_clear) struct draft draft = {0};
+    PULMO_SCOPED(infer_draft_clear) struct draft draft = {0};
     dnnl_memory_desc_t inputs[GRAPH_NODE_INPUTS_MAX], output = infer_backend_any(&result->shape);
+    struct region in[GRAPH_NODE_INPUTS_MAX];
+    if (!concat_inputs(builder, node, in, err))
+        return false;
+    output.data_type = in[0].desc.data_type;
     for (int i = 0; i < node->input_count; i++)
-        inputs[i] = program->regions[node->inputs[i]].desc;
-    if (!draft_begin(&draft, err) ||
+        inputs[i] = in[i].desc;
+    if (!infer_draft_begin(&draft, err) ||
         !infer_backend_ok(dnnl_concat_primitive_desc_create(&draft.desc, &output, node->input_count,
                                                             (int)(axis < 0 ? axis + result->shape.rank : axis), inputs,
                                                             draft.attributes, program->engine),
                           "Concat", err))
         return false;
     struct region out;
-    if (!region_new(builder, layout_of(&draft, dnnl_query_dst_md), &out, err))
+    if (!infer_region_new(builder, infer_draft_layout(&draft, dnnl_query_dst_md), &out, err))
         return false;
     for (int i = 0; i < node->input_count; i++)
-        draft_argument(&draft, DNNL_ARG_MULTIPLE_SRC + i, &program->regions[node->inputs[i]]);
-    draft_argument(&draft, DNNL_ARG_DST, &out);
+        infer_draft_argument(&draft, DNNL_ARG_MULTIPLE_SRC + i, &in[i]);
+    infer_draft_argument(&draft, DNNL_ARG_DST, &out);
     program->regions[node->outputs[0]] = out;
-    return draft_finish(builder, &draft, node, &out, err);
+    return infer_draft_finish(builder, &draft, node, &out, err);
 }
 
 static bool binary_kind(const struct graph_node *node, dnnl_alg_kind_t *out) {
@@ -476,13 +420,13 @@ static bool build_binary(struct builder *builder, const struct graph_node *node,
     dnnl_alg_kind_t kind = dnnl_alg_kind_undef;
     struct region operands[2] = {program->regions[node->inputs[0]], {0}}, out;
     if (!infer_shape_equal(&one->shape, &two->shape) || one->shape.rank < 3 || !binary_kind(node, &kind) ||
-        dnnl_memory_desc_equal(&plain, &operands[0].desc))
+        operands[0].desc.data_type != dnnl_f32 || dnnl_memory_desc_equal(&plain, &operands[0].desc))
         return build_kernel(builder, node, err);
-    if (!value_in_layout(builder, node->inputs[1], &operands[0].desc, node, &operands[1], err) ||
-        !region_new(builder, &operands[0].desc, &out, err))
+    if (!infer_value_in_layout(builder, node->inputs[1], &operands[0].desc, node, &operands[1], err) ||
+        !infer_region_new(builder, &operands[0].desc, &out, err))
         return false;
     program->regions[node->outputs[0]] = out;
-    return binary_add(builder, node, kind, operands, &out, err);
+    return infer_build_binary(builder, node, kind, operands, &out, err);
 }
 
 /* ---- matrix products ---------------------------------------------------------------------------------------- */
@@ -548,10 +492,10 @@ static bool product_describe(struct builder *builder, struct draft *draft, const
     if (product->bias >= 0)
         bias = infer_backend_plain(&row);
     dnnl_matmul_desc_t matmul;
-    return draft_begin(draft, err) && (!node->relu || draft_relu(draft, err)) &&
+    return infer_draft_begin(draft, err) && (!node->relu || infer_draft_relu(draft, err)) &&
            infer_backend_ok(dnnl_matmul_desc_init(&matmul, &a, &b, product->bias >= 0 ? &bias : NULL, &out), "MatMul",
                             err) &&
-           draft_describe(builder, draft, &matmul, node, err);
+           infer_draft_describe(builder, draft, &matmul, node, err);
 }
 
 static bool product_operands(struct builder *builder, struct draft *draft, const struct graph_node *node,
@@ -560,22 +504,23 @@ static bool product_operands(struct builder *builder, struct draft *draft, const
     const struct tensor *weights = &program->graph->values[node->inputs[1]].tensor;
     dnnl_memory_desc_t user = product_b_layout(product);
     struct region a, b;
-    if (!value_plain(builder, node->inputs[0], node, &a, err))
+    if (!infer_value_plain(builder, node->inputs[0], node, &a, err))
         return false;
-    if (weights->data ? !weights_pack(builder, weights, &user, layout_of(draft, dnnl_query_weights_md), &b, err)
-                      : !value_plain(builder, node->inputs[1], node, &b, err))
+    if (weights->data
+            ? !infer_tensor_pack(builder, weights, &user, infer_draft_layout(draft, dnnl_query_weights_md), &b, err)
+            : !infer_value_plain(builder, node->inputs[1], node, &b, err))
         return false;
     a.desc = infer_backend_plain(&product->a);
     if (!weights->data)
         b.desc = user;
-    draft_argument(draft, DNNL_ARG_SRC, &a);
-    draft_argument(draft, DNNL_ARG_WEIGHTS, &b);
+    infer_draft_argument(draft, DNNL_ARG_SRC, &a);
+    infer_draft_argument(draft, DNNL_ARG_WEIGHTS, &b);
     if (product->bias >= 0) {
         struct shape row = {.rank = 2, .dims = {1, product->out.dims[product->out.rank - 1]}};
         struct region bias = {.buffer = -1,
                               .fixed = program->graph->values[product->bias].tensor.data,
                               .desc = infer_backend_plain(&row)};
-        draft_argument(draft, DNNL_ARG_BIAS, &bias);
+        infer_draft_argument(draft, DNNL_ARG_BIAS, &bias);
     }
     return true;
 }
@@ -587,16 +532,16 @@ static bool build_product(struct builder *builder, const struct graph_node *node
     if (program->graph->values[node->inputs[0]].tensor.data ||
         !(gemm ? gemm_shapes(program, node, &product) : matmul_shapes(program, node, &product)))
         return build_kernel(builder, node, err);
-    PULMO_SCOPED(draft_clear) struct draft draft = {0};
+    PULMO_SCOPED(infer_draft_clear) struct draft draft = {0};
     if (!product_describe(builder, &draft, node, &product, err) ||
         !product_operands(builder, &draft, node, &product, err))
         return false;
     dnnl_memory_desc_t layout = infer_backend_plain(&product.out);
     struct region out;
-    if (!region_new(builder, &layout, &out, err))
+    if (!infer_region_new(builder, &layout, &out, err))
         return false;
-    draft_argument(&draft, DNNL_ARG_DST, &out);
-    if (!draft_finish(builder, &draft, node, &out, err))
+    infer_draft_argument(&draft, DNNL_ARG_DST, &out);
+    if (!infer_draft_finish(builder, &draft, node, &out, err))
         return false;
     out.desc = infer_backend_plain(&program->tensors[node->outputs[0]].shape);
     program->regions[node->outputs[0]] = out;
@@ -622,7 +567,7 @@ static bool kernel_outputs(struct builder *builder, struct step *step, struct er
         program->regions[value] = out;
         step->out_buffers[k] = out.buffer;
         if (tensor->element == ELEMENT_F32)
-            step->checked[step->checked_count++] = out.buffer;
+            step_check(step, &out);
     }
     return true;
 }
@@ -630,7 +575,7 @@ static bool kernel_outputs(struct builder *builder, struct step *step, struct er
 static bool build_kernel(struct builder *builder, const struct graph_node *node, struct err *err) {
     struct region in[GRAPH_NODE_INPUTS_MAX];
     for (int k = 0; k < node->input_count; k++)
-        if (node->inputs[k] >= 0 && !value_plain(builder, node->inputs[k], node, &in[k], err))
+        if (node->inputs[k] >= 0 && !infer_value_plain(builder, node->inputs[k], node, &in[k], err))
             return false;
     struct step *step = step_add(builder, node, err);
     if (!step)
@@ -662,7 +607,7 @@ static bool build_kernel(struct builder *builder, const struct graph_node *node,
 static bool build_alias(struct builder *builder, const struct graph_node *node, struct err *err) {
     struct program *program = builder->program;
     struct region in;
-    if (!value_plain(builder, node->inputs[0], node, &in, err))
+    if (!infer_value_plain(builder, node->inputs[0], node, &in, err))
         return false;
     in.desc = infer_backend_plain(&program->tensors[node->outputs[0]].shape);
     program->regions[node->outputs[0]] = in;
@@ -672,7 +617,7 @@ static bool build_alias(struct builder *builder, const struct graph_node *node, 
 static bool build_node(struct builder *builder, const struct graph_node *node, int index, struct err *err) {
     bool image = builder->program->tensors[node->inputs[0]].element == ELEMENT_F32;
     switch (node->operation->kind) {
-    case OPERATOR_CONV: return build_conv(builder, node, index, err);
+    case OPERATOR_CONV: return infer_build_conv(builder, node, index, err);
     case OPERATOR_POOL_MAX:
     case OPERATOR_POOL_AVERAGE: return build_pool(builder, node, err);
     case OPERATOR_RESIZE: return build_resize(builder, node, err);
@@ -723,7 +668,7 @@ static bool inputs_place(struct builder *builder, struct err *err) {
         dnnl_memory_desc_t plain = infer_backend_plain(&program->tensors[value].shape);
         if (program->tensors[value].element != ELEMENT_F32)
             return err_set(err, ERR_UNSUPPORTED, "input %.120s is not float", program->graph->values[value].name);
-        if (!region_new(builder, &plain, &program->regions[value], err))
+        if (!infer_region_new(builder, &plain, &program->regions[value], err))
             return false;
         buffer_touch(builder, program->regions[value].buffer, 0);
     }
@@ -738,7 +683,7 @@ static bool outputs_place(struct builder *builder, struct err *err) {
         int value = program->graph->outputs[i];
         if (program->tensors[value].element != ELEMENT_F32)
             return err_set(err, ERR_UNSUPPORTED, "output %.120s is not float", program->graph->values[value].name);
-        if (!value_plain(builder, value, &edge, &program->outputs[i], err))
+        if (!infer_value_plain(builder, value, &edge, &program->outputs[i], err))
             return false;
         buffer_touch(builder, program->outputs[i].buffer, STEP_NEVER - 1);
     }
@@ -747,19 +692,47 @@ static bool outputs_place(struct builder *builder, struct err *err) {
     return true;
 }
 
-static bool program_build(struct program *program, const struct shape *inputs, struct err *err) {
+static void low_clear(struct builder *builder) {
+    free(builder->layer);
+    free(builder->scales);
+    free(builder->int8_read);
+    free(builder->bf16_read);
+    free(builder->other);
+}
+
+/* What a plan of lower precision needs; nothing without one. */
+static bool low_allocate(struct builder *builder, struct err *err) {
+    const struct graph *graph = builder->program->graph;
+    size_t values = (size_t)graph->value_count;
+    if (!builder->plan)
+        return true;
+    builder->layer = pulmo_alloc((size_t)graph->node_count, sizeof *builder->layer, err);
+    builder->scales = pulmo_alloc(values, sizeof *builder->scales, err);
+    builder->int8_read = pulmo_alloc(values, sizeof *builder->int8_read, err);
+    builder->bf16_read = pulmo_alloc(values, sizeof *builder->bf16_read, err);
+    builder->other = pulmo_alloc(values, sizeof *builder->other, err);
+    if (!builder->layer || !builder->scales || !builder->int8_read || !builder->bf16_read || !builder->other)
+        return false;
+    infer_low_prepare(builder);
+    return true;
+}
+
+static bool program_build(struct program *program, const struct shape *inputs, const struct infer_precision *plan,
+                          struct err *err) {
     const struct graph *graph = program->graph;
     size_t values = (size_t)graph->value_count;
     PULMO_SCOPED(pulmo_free_at) int *plain = pulmo_alloc(values, sizeof *plain, err);
     PULMO_SCOPED(pulmo_free_at) int *last_use = pulmo_alloc(values, sizeof *last_use, err);
+    PULMO_SCOPED(low_clear)
+    struct builder builder = {.program = program, .plan = plan, .plain = plain, .last_use = last_use};
     program->tensors = pulmo_alloc(values, sizeof *program->tensors, err);
     program->regions = pulmo_alloc(values, sizeof *program->regions, err);
-    program->weights = pulmo_alloc((size_t)graph->node_count, sizeof *program->weights, err);
+    /* weights and bias of a node */
+    program->weights = pulmo_alloc(2 * (size_t)graph->node_count, sizeof *program->weights, err);
     if (!plain || !last_use || !program->tensors || !program->regions || !program->weights ||
         !infer_backend_ok(dnnl_engine_create(&program->engine, dnnl_cpu, 0), "a CPU engine", err) ||
-        !infer_graph_shapes(graph, inputs, program->tensors, err))
+        !infer_graph_shapes(graph, inputs, program->tensors, err) || !low_allocate(&builder, err))
         return false;
-    struct builder builder = {.program = program, .plain = plain, .last_use = last_use};
     find_last_uses(&builder);
     if (!inputs_place(&builder, err))
         return false;
@@ -770,17 +743,29 @@ static bool program_build(struct program *program, const struct shape *inputs, s
            infer_plan_memory(program->buffers, program->buffer_count, &program->figures.memory, err);
 }
 
-struct program *infer_program_new(const struct graph *graph, const struct shape *inputs, bool keep, struct err *err) {
+static struct program *program_new(const struct graph *graph, const struct shape *inputs, bool keep,
+                                   const struct infer_precision *plan, struct err *err) {
     struct program *program = pulmo_alloc(1, sizeof *program, err);
     if (!program)
         return NULL;
     program->graph = graph;
     program->keep = keep;
     int before = infer_backend_enter();
-    bool good = program_build(program, inputs, err);
+    bool good = program_build(program, inputs, plan, err);
     infer_backend_leave(before);
     if (good)
         return program;
     infer_program_free(program);
     return NULL;
+}
+
+struct program *infer_program_new(const struct graph *graph, const struct shape *inputs, bool keep, struct err *err) {
+    return program_new(graph, inputs, keep, NULL, err);
+}
+
+struct program *infer_program_new_mixed(const struct graph *graph, const struct shape *inputs,
+                                        const struct infer_precision *plan, struct err *err) {
+    if (!infer_precision_check(graph, plan, err))
+        return NULL;
+    return program_new(graph, inputs, false, infer_precision_is_mixed(plan) ? plan : NULL, err);
 }

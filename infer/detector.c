@@ -5,13 +5,15 @@
 
 #include "infer/session.h"
 
-#define MAP_CHANNELS 5 /* heatmap, offset z, y, x, log diameter */
 #define EMPTY_LOGIT (-20.0F)
 #define OFFSET_MAX_MM 8.0F
 #define LOG_DIAMETER_MIN 0.7F
 #define LOG_DIAMETER_MAX 4.4F
 #define LUNG_REACH_MM 3.0
 #define MARK_LEAST_MM 6.0
+/* A tile in which a larger share of one layer's int8 activations stands at the end of the range than calibration can
+ * explain is computed again in fp32: a rule of the data alone. */
+#define SATURATED_SHARE_MAX 1e-4
 
 struct detection {
     struct infer_session *session;
@@ -19,7 +21,7 @@ struct detection {
     const struct mask *lungs;
     int64_t cells[3], tiles[3]; /* k, j, i */
     float *maps;                /* [MAP_CHANNELS][k][j][i] */
-    uint8_t *seen;              /* [tile] 1 = not empty */
+    uint8_t *seen;              /* [tile] 1 = not empty, 2 = and done again in fp32 */
 };
 
 static void detection_clear(struct detection *detection) {
@@ -70,42 +72,59 @@ static void cells_keep(struct detection *detection, const float *tile_map, const
                    tile_map + ((edge + k) * side + edge + j) * side + edge, (size_t)count[2] * sizeof *map);
 }
 
+const float *infer_map_channel(const struct infer_model *model, const struct runner *runner, int channel,
+                               int64_t tile_cells) {
+    static const int sources[MAP_CHANNELS] = {DETECTOR_HEATMAP, DETECTOR_OFFSET, DETECTOR_OFFSET, DETECTOR_OFFSET,
+                                              DETECTOR_LOG_DIAMETER};
+    int64_t part = sources[channel] == DETECTOR_OFFSET ? channel - 1 : 0;
+    return infer_runner_output(runner, model->detector_outputs[sources[channel]]) + part * tile_cells;
+}
+
+/* Runs the tile, in fp32 when int8 cannot hold it. *out = the runner with its outputs, NULL = the tile is empty. */
+static bool tile_compute(struct detection *detection, struct lane *lane, size_t index, const int64_t start[3],
+                         struct runner **out, struct err *err) {
+    int side = detection->session->model->tile;
+    struct runner *runner = lane->session->detector.runners[lane->worker];
+    *out = NULL;
+    /* Outside the lungs and their surroundings the prepared volume is empty, and so is the map. */
+    if (!infer_frame_cut(detection->iso, start, side, infer_runner_input(runner, 0)))
+        return true;
+    detection->seen[index] = 1;
+    if (!infer_lane_run(lane, runner, NULL, err))
+        return err_within(err, "tile %zu", index);
+    if (infer_runner_saturated(runner) > SATURATED_SHARE_MAX) {
+        runner = lane->session->whole.runners[lane->worker];
+        detection->seen[index] = 2;
+        infer_frame_cut(detection->iso, start, side, infer_runner_input(runner, 0));
+        if (!infer_lane_run(lane, runner, NULL, err))
+            return err_within(err, "tile %zu in fp32", index);
+    }
+    *out = runner;
+    return true;
+}
+
 /* Job: one tile. Writes only cells of its own. */
 static bool tile_run(void *context, struct lane *lane, size_t index, struct err *err) {
     struct detection *detection = context;
     const struct infer_model *model = detection->session->model;
-    struct runner *runner = lane->session->detector.runners[lane->worker];
+    struct runner *runner = NULL;
     int64_t inner = inner_side(model), number = (int64_t)index, tile[3], start[3];
     for (int axis = 2; axis >= 0; axis--) {
         tile[axis] = number % detection->tiles[axis];
         number /= detection->tiles[axis];
         start[2 - axis] = tile[axis] * inner - model->margin;
     }
-    /* Outside the lungs and their surroundings the prepared volume is empty, and so is the map. */
-    if (!infer_frame_cut(detection->iso, start, model->tile, infer_runner_input(runner, 0)))
-        return true;
-    detection->seen[index] = 1;
-    if (!infer_lane_run(lane, runner, NULL, err))
-        return err_within(err, "tile %zu", index);
+    if (!tile_compute(detection, lane, index, start, &runner, err))
+        return false;
     int64_t whole = detection->cells[0] * detection->cells[1] * detection->cells[2];
     int64_t side = model->tile / MODEL_STRIDE, volume = side * side * side;
-    static const int sources[MAP_CHANNELS] = {DETECTOR_HEATMAP, DETECTOR_OFFSET, DETECTOR_OFFSET, DETECTOR_OFFSET,
-                                              DETECTOR_LOG_DIAMETER};
-    for (int channel = 0; channel < MAP_CHANNELS; channel++) {
-        const float *out = infer_runner_output(runner, model->detector_outputs[sources[channel]]);
-        int64_t part = sources[channel] == DETECTOR_OFFSET ? channel - 1 : 0;
-        cells_keep(detection, out + part * volume, tile, detection->maps + channel * whole);
-    }
+    for (int channel = 0; runner && channel < MAP_CHANNELS; channel++)
+        cells_keep(detection, infer_map_channel(model, runner, channel, volume), tile,
+                   detection->maps + channel * whole);
     return true;
 }
 
 /* ---- marks ------------------------------------------------------------------------------------------------------ */
-
-struct mark {
-    double at[3]; /* voxel coordinates k, j, i */
-    double diameter_mm, logit;
-    int64_t cell; /* order of discovery, for a stable sort */
-};
 
 struct marks {
     struct mark *items;
@@ -130,7 +149,7 @@ static bool mark_add(struct marks *marks, const struct mark *mark, struct err *e
 }
 
 /* Strictly above the 13 neighbours before it in [k][j][i] order, at least as high as the 13 behind it. */
-static bool is_peak(const float *heat, const int64_t cells[3], const int64_t at[3]) {
+bool infer_is_peak(const float *heat, const int64_t cells[3], const int64_t at[3]) {
     float own = heat[(at[0] * cells[1] + at[1]) * cells[2] + at[2]];
     for (int n = 0; n < 27; n++) {
         int64_t k = at[0] + n / 9 - 1, j = at[1] + n / 3 % 3 - 1, i = at[2] + n % 3 - 1;
@@ -181,10 +200,9 @@ static bool near_lung(const struct mask *lungs, const struct mark *mark) {
     return false;
 }
 
-static struct mark mark_of(const struct detection *detection, const int64_t at[3]) {
-    const int64_t *cells = detection->cells;
+struct mark infer_mark(const float *maps, const int64_t cells[3], const int64_t at[3]) {
     int64_t whole = cells[0] * cells[1] * cells[2], cell = (at[0] * cells[1] + at[1]) * cells[2] + at[2];
-    const float *map = detection->maps + cell;
+    const float *map = maps + cell;
     struct mark mark = {.logit = (double)map[0], .cell = cell};
     for (int axis = 0; axis < 3; axis++)
         mark.at[axis] = (double)(at[axis] * MODEL_STRIDE) + (MODEL_STRIDE - 1) / 2.0 +
@@ -200,9 +218,9 @@ static bool find_marks(const struct detection *detection, struct marks *marks, s
     for (at[0] = 0; at[0] < detection->cells[0]; at[0]++)
         for (at[1] = 0; at[1] < detection->cells[1]; at[1]++)
             for (at[2] = 0; at[2] < detection->cells[2]; at[2]++, cell++) {
-                if ((double)detection->maps[cell] < logit_min || !is_peak(detection->maps, detection->cells, at))
+                if ((double)detection->maps[cell] < logit_min || !infer_is_peak(detection->maps, detection->cells, at))
                     continue;
-                struct mark mark = mark_of(detection, at);
+                struct mark mark = infer_mark(detection->maps, detection->cells, at);
                 if (near_lung(detection->lungs, &mark) && !mark_add(marks, &mark, err))
                     return false;
             }
@@ -238,7 +256,9 @@ static void suppress(struct marks *marks, size_t limit) {
     marks->count = kept;
 }
 
-static bool findings_fill(const struct volume *iso, const struct marks *marks, struct findings *out, struct err *err) {
+static bool findings_fill(const struct detection *detection, const struct marks *marks, struct findings *out,
+                          struct err *err) {
+    const int64_t *cells = detection->cells;
     struct findings findings = {.items = pulmo_alloc(marks->count, sizeof *findings.items, err), .count = marks->count};
     if (!findings.items)
         return false;
@@ -249,7 +269,10 @@ static bool findings_fill(const struct volume *iso, const struct marks *marks, s
         finding->id = (uint32_t)n + 1;
         finding->diameter_mm = mark->diameter_mm;
         finding->detector_logit = mark->logit;
-        grid_to_lps(&iso->grid, ijk, finding->center_lps_mm);
+        finding->detector_cell_kji[0] = (int32_t)(mark->cell / cells[2] / cells[1]);
+        finding->detector_cell_kji[1] = (int32_t)(mark->cell / cells[2] % cells[1]);
+        finding->detector_cell_kji[2] = (int32_t)(mark->cell % cells[2]);
+        grid_to_lps(&detection->iso->grid, ijk, finding->center_lps_mm);
     }
     *out = findings;
     return true;
@@ -268,8 +291,10 @@ static bool tiles_run(struct detection *detection, struct err *err) {
                                         .lanes = figures.lanes,
                                         .tiles_stolen = figures.stolen,
                                         .tiles_again = figures.again};
-    for (size_t n = 0; n < work.count; n++)
-        made.tiles_run += detection->seen[n];
+    for (size_t n = 0; n < work.count; n++) {
+        made.tiles_run += detection->seen[n] > 0;
+        made.tiles_full += detection->seen[n] == 2;
+    }
     uint64_t side = (uint64_t)session->model->tile, voxels = side * side * side;
     made.voxels = made.tiles * voxels;
     made.voxels_run = made.tiles_run * voxels;
@@ -294,5 +319,5 @@ bool infer_detect(struct infer_session *session, const struct volume *iso, const
     if (!tiles_run(&detection, err) || !find_marks(&detection, &marks, err))
         return false;
     suppress(&marks, session->model->candidates_max);
-    return findings_fill(iso, &marks, out, err);
+    return findings_fill(&detection, &marks, out, err);
 }

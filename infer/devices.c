@@ -21,6 +21,8 @@ bool infer_session_join(struct infer_session *session, struct infer_session *pee
     if (strcmp(infer_backend_detail(peer), infer_backend_detail(session)) != 0)
         return err_set(err, ERR_CONFLICT, "a device of \"%s\" cannot share the work of \"%s\"",
                        infer_backend_detail(peer), infer_backend_detail(session));
+    if (memcmp(&peer->precision, &session->precision, sizeof peer->precision) != 0)
+        return err_set(err, ERR_CONFLICT, "a device that joins computes in the same precision");
     if (session->peer_count + 1 == INFER_DEVICES_MAX)
         return err_set(err, ERR_LIMIT, "more than %d devices", INFER_DEVICES_MAX);
     session->peers[session->peer_count++] = peer;

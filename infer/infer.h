@@ -1,7 +1,7 @@
 /* The inference engine: an ONNX graph becomes a fused plan with one memory arena, run by a back-end (oneDNN).
  *
  * A model is immutable and may be shared by any number of threads; a session belongs to one thread at a time.
- * Results are bit-identical for any number of threads of one library version and instruction set. */
+ * Results are bit-identical for any number of threads of one precision, library version and instruction set. */
 #ifndef PULMO_INFER_H
 #define PULMO_INFER_H
 
@@ -41,13 +41,46 @@ bool infer_model_files_read(const char *model_json_path, struct model_files *out
 void infer_model_free(struct infer_model *model);
 const struct infer_model_info *infer_model_info(const struct infer_model *model);
 
-struct infer_session_config {
-    unsigned threads; /* 0 = all processors */
+/* In which precision each convolution of the detector runs; the candidate network, the gate and the gradient map always
+ * run in fp32. A plan belongs to a model and to a processor: infer_calibrate makes one. */
+#define INFER_LAYERS_MAX 128
+struct infer_precision {
+    char layers[INFER_LAYERS_MAX + 1]; /* in the graph's order: f = fp32, b = bf16, i = int8 */
+    float ranges[INFER_LAYERS_MAX];    /* greatest activation that enters the layer; beyond it int8 cuts off */
+    int weight_max;                    /* of int8 layers: 127, or 63 where the processor would saturate */
 };
+
+/* Which precision of which layer pays on this processor: times every layer in each precision that the processor offers,
+ * on tiles of a volume as infer_detect takes it, takes the fastest, and gives back what costs more accuracy than
+ * INFER_ERROR_MAX. fp32 everywhere where all that does not make the tiles faster by INFER_GAIN_MIN. Times are measured:
+ * two calls may give two plans; what a plan computes depends on the plan alone. One thread, a minute or two. */
+#define INFER_GAIN_MIN 1.1
+/* Greatest difference to fp32 over the tiles' cells: of a heatmap probability in 0.05, and, where it is at least
+ * score_min, of the offset in mm and of ln(diameter) in 0.1. */
+#define INFER_ERROR_MAX 1.0
+struct infer_calibration {
+    struct infer_precision plan;
+    int layers[3];       /* in fp32, bf16, int8 */
+    double gain;         /* time of fp32 / time of the plan on the same tiles, by turns; 1 = fp32 */
+    double error;        /* of the plan; see INFER_ERROR_MAX */
+    double refused_gain; /* of a plan that did not gain enough; 0 = none was slower or none was offered */
+    size_t tiles;
+    size_t arena_bytes, weight_bytes, fp32_arena_bytes, fp32_weight_bytes; /* of one worker */
+};
+bool infer_calibrate(const struct infer_model *model, const struct volume *iso, struct infer_calibration *out,
+                     struct err *err) PULMO_MUST_USE;
+
+struct infer_session_config {
+    unsigned threads;                        /* 0 = all processors */
+    const struct infer_precision *precision; /* NULL = fp32; borrowed for the call */
+};
+/* ERR_INPUT, ERR_UNSUPPORTED when the precision does not fit the model or this processor. */
 struct infer_session *infer_session_new(const struct infer_model *model, const struct infer_session_config *config,
                                         struct err *err);
 void infer_session_free(struct infer_session *session);
 const struct infer_model *infer_session_model(const struct infer_session *session);
+/* NULL = fp32 throughout. */
+const struct infer_precision *infer_session_precision(const struct infer_session *session);
 const char *infer_backend_name(const struct infer_session *session); /* "cpu" */
 /* "oneDNN 2.6.3, avx512_core_vnni": what a replay must match. */
 const char *infer_backend_detail(const struct infer_session *session);
@@ -73,13 +106,19 @@ struct infer_detect_figures {
     uint64_t wall_ns, busy_ns;   /* of the tiles' stage; inside primitives, over all lanes */
     unsigned lanes;
     size_t tiles_stolen, tiles_again; /* between devices; done again because a device was dropped */
+    size_t tiles_full; /* done again in fp32, because activations stood at the end of what int8 can hold */
 };
 void infer_session_detect_figures(const struct infer_session *session, struct infer_detect_figures *out);
+
+/* Where the session's detector is not fp32: computes the tiles of findings[which[n]] again in fp32, so that their
+ * place, diameter and detector_logit are those of an fp32 session, and sets full_precision. Nothing in fp32. */
+bool infer_recompute(struct infer_session *session, const struct volume *iso, const struct findings *findings,
+                     const uint32_t *which, size_t count, struct err *err) PULMO_MUST_USE;
 
 /* Several devices. A peer that joins takes part in infer_detect and infer_candidates of the session, by work stealing;
  * the results are the same bytes for any number. A device that fails is dropped: what it did in the run is done again
  * by the others, and so is everything later. The peer is borrowed until the session is freed and not used by itself.
- * ERR_CONFLICT for another model or back-end (one back-end a study), ERR_LIMIT. */
+ * ERR_CONFLICT for another model, back-end or precision (one of each a study), ERR_LIMIT. */
 #define INFER_DEVICES_MAX 8
 bool infer_session_join(struct infer_session *session, struct infer_session *peer, struct err *err) PULMO_MUST_USE;
 unsigned infer_session_devices(const struct infer_session *session); /* itself and its peers */

@@ -6,6 +6,7 @@
 #ifndef PULMO_INFER_PROGRAM_H
 #define PULMO_INFER_PROGRAM_H
 
+#include "infer/infer.h"
 #include "infer/operators.h"
 #include "infer/plan.h"
 
@@ -14,6 +15,10 @@ struct runner;
 
 /* keep: every activation survives the run (for gradients); otherwise lifetimes overlap in the arena. */
 struct program *infer_program_new(const struct graph *graph, const struct shape *inputs, bool keep, struct err *err);
+/* The same with every convolution in the precision that the plan says. ERR_INPUT, ERR_UNSUPPORTED when it does not fit
+ * the graph or this processor. */
+struct program *infer_program_new_mixed(const struct graph *graph, const struct shape *inputs,
+                                        const struct infer_precision *plan, struct err *err);
 void infer_program_free(struct program *program);
 void infer_program_free_at(struct program **program);
 const struct graph *infer_program_graph(const struct program *program); /* borrowed at infer_program_new */
@@ -43,6 +48,9 @@ int infer_program_steps(const struct program *program);
 const struct graph_node *infer_program_step_node(const struct program *program, int step);
 bool infer_program_step_convolves(const struct program *program,
                                   int step); /* not a reorder or a sum of a convolution */
+/* Of the last run: the greatest share of elements of one int8 activation that stand at the end of its range, where they
+ * may have been cut off. 0 in full precision. */
+double infer_runner_saturated(const struct runner *runner);
 /* Plain row-major output `index` of the graph, valid until the next run. */
 const float *infer_runner_output(const struct runner *runner, int index);
 /* Any activation of a program built with keep, as plain row-major floats. */
@@ -51,6 +59,10 @@ bool infer_runner_read(const struct runner *runner, int value, float *out, struc
 /* Gradient of a convolution's input from that of its output, plain row-major. */
 bool infer_conv_backward(const struct program *program, const struct graph_node *node, const float *gradient_out,
                          float *gradient_in, struct err *err) PULMO_MUST_USE;
+
+/* Whether this processor multiplies in that precision (a letter of precision.h), without emulation, and how large the
+ * weights of int8 layers may be there so that no sum of two products saturates. */
+bool infer_backend_offers(char letter, int *weight_max);
 
 /* "oneDNN 2.6.3, avx512_core_vnni" */
 const char *infer_backend_text(void);

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "infer/precision.h"
+
 static void stage_clear(struct stage *stage) {
     for (unsigned i = 0; i < WORKERS_MAX; i++)
         infer_runner_free(stage->runners[i]);
@@ -12,10 +14,10 @@ static void stage_clear(struct stage *stage) {
     *stage = (struct stage){0};
 }
 
-static bool stage_new(const struct graph *graph, const struct shape *inputs, unsigned workers, bool keep,
-                      struct stage *out, struct err *err) {
-    struct stage stage = {.program = infer_program_new(graph, inputs, keep, err)};
-    bool good = stage.program != NULL;
+/* With a runner a worker; the program is the stage's from here on. */
+static bool stage_fill(struct program *program, unsigned workers, struct stage *out, struct err *err) {
+    struct stage stage = {.program = program};
+    bool good = program != NULL;
     for (unsigned i = 0; good && i < workers; i++)
         good = (stage.runners[i] = infer_runner_new(stage.program, err)) != NULL;
     if (good)
@@ -23,6 +25,11 @@ static bool stage_new(const struct graph *graph, const struct shape *inputs, uns
     else
         stage_clear(&stage);
     return good;
+}
+
+static bool stage_new(const struct graph *graph, const struct shape *inputs, unsigned workers, bool keep,
+                      struct stage *out, struct err *err) {
+    return stage_fill(infer_program_new(graph, inputs, keep, err), workers, out, err);
 }
 
 static struct shape cube(int side) {
@@ -35,6 +42,32 @@ static unsigned thread_count(const struct infer_session_config *config) {
     return wanted > WORKERS_MAX ? WORKERS_MAX : wanted;
 }
 
+/* The detector's tile in the precision wanted, and what is computed again in fp32 where that is another. */
+static bool detector_stages(struct infer_session *session, const struct infer_precision *precision, struct err *err) {
+    const struct graph *graph = session->model->detector;
+    struct shape tile = cube(session->model->tile);
+    if (!precision)
+        return stage_new(graph, &tile, session->threads, false, &session->detector, err);
+    if (!stage_fill(infer_program_new_mixed(graph, &tile, precision, err), session->threads, &session->detector, err))
+        return err_within(err, "mixed precision");
+    if (!infer_precision_is_mixed(precision))
+        return true;
+    /* member by member: what lies behind the letters and the ranges must not tell two sessions apart */
+    size_t layers = strlen(precision->layers);
+    memcpy(session->precision.layers, precision->layers, layers);
+    memcpy(session->precision.ranges, precision->ranges, layers * sizeof *precision->ranges);
+    session->precision.weight_max = precision->weight_max;
+    return stage_new(graph, &tile, session->threads, false, &session->whole, err);
+}
+
+bool infer_session_is_mixed(const struct infer_session *session) {
+    return session->whole.program != NULL;
+}
+
+const struct infer_precision *infer_session_precision(const struct infer_session *session) {
+    return infer_session_is_mixed(session) ? &session->precision : NULL;
+}
+
 struct infer_session *infer_session_new(const struct infer_model *model, const struct infer_session_config *config,
                                         struct err *err) {
     struct infer_session *session = pulmo_alloc(1, sizeof *session, err);
@@ -42,10 +75,10 @@ struct infer_session *infer_session_new(const struct infer_model *model, const s
         return NULL;
     session->model = model;
     session->threads = thread_count(config);
-    struct shape tile = cube(model->tile), crop = cube(model->side);
+    struct shape crop = cube(model->side);
     struct shape frame = {
         .rank = 5, .dims = {GATE_TURNS, INFER_GATE_CHANNELS, INFER_GATE_SLICES, INFER_GATE_ROWS, INFER_GATE_COLUMNS}};
-    if (stage_new(model->detector, &tile, session->threads, false, &session->detector, err) &&
+    if (detector_stages(session, config ? config->precision : NULL, err) &&
         stage_new(model->trunk, &crop, session->threads, false, &session->trunk, err) &&
         (!model->gate || stage_new(model->gate, &frame, 1, false, &session->gate, err)))
         return session;
@@ -57,6 +90,7 @@ void infer_session_free(struct infer_session *session) {
     if (!session)
         return;
     stage_clear(&session->detector);
+    stage_clear(&session->whole);
     stage_clear(&session->trunk);
     stage_clear(&session->tails[0]);
     stage_clear(&session->tails[1]);

@@ -15,7 +15,9 @@ struct stage {
 struct infer_session {
     const struct infer_model *model;
     unsigned threads;
+    struct infer_precision precision; /* of the detector; "" = fp32 */
     struct stage detector, trunk;
+    struct stage whole;     /* where the detector is not fp32: the same tile in fp32 */
     struct stage tails[2];  /* for one pass, and for the number of passes last asked for */
     uint32_t tail_batch[2]; /* passes that each is compiled for; 0 = not yet */
     struct stage gate;      /* one runner; none where the model has no gate */
@@ -34,7 +36,22 @@ struct infer_session {
 const struct stage *infer_session_tail_of(const struct infer_session *session, uint32_t passes);
 /* Compiles the tail for that many passes, unless it is. */
 bool infer_session_tail(struct infer_session *session, uint32_t passes, struct err *err) PULMO_MUST_USE;
+bool infer_session_is_mixed(const struct infer_session *session);
 bool infer_session_gradient(struct infer_session *session, struct err *err) PULMO_MUST_USE;
+
+/* Decoding (models/README.md): whether the cell [k][j][i] is a peak of the map, where its mark lies from the map's
+ * first voxel, in voxels, and how big it is. maps: heatmap, offset z, y, x, log diameter, `whole` cells each. */
+struct mark {
+    double at[3]; /* k, j, i */
+    double diameter_mm, logit;
+    int64_t cell; /* order of discovery, for a stable sort */
+};
+bool infer_is_peak(const float *heat, const int64_t cells[3], const int64_t at[3]);
+struct mark infer_mark(const float *maps, const int64_t cells[3], const int64_t at[3]);
+#define MAP_CHANNELS 5
+/* Output of a detector's runner that is channel 0 .. 4 of the maps. */
+const float *infer_map_channel(const struct infer_model *model, const struct runner *runner, int channel,
+                               int64_t tile_cells);
 
 /* HU to the network's 0 .. 1 (models/README.md, Frame). */
 #define FRAME_HU_MIN (-1024)

@@ -55,6 +55,9 @@ static void errors_name_file_line_and_key(void **state) {
         {"passes = 1.5\n", ":1: passes = 1.5: a whole number is expected"},
         {"ae_title = ABCDEFGHIJKLMNOPQ\n", ":1: ae_title: at most 16 characters"},
         {"# fine\nno equals sign\n", ":2: \"no equals sign\": a line reads key = value"},
+        {"precision = int4\n", ":1: precision = int4: must be one of auto|fp32|mixed"},
+        {"precision = auto|fp32\n", ":1: precision = auto|fp32: must be one of auto|fp32|mixed"},
+        {"precision =\n", ":1: precision = : must be one of auto|fp32|mixed"},
         {"operating_point = nan\n", ":1: operating_point = nan: a number is expected"},
     };
     char path[] = "/tmp/pulmo-config-XXXXXX";

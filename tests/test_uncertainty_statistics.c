@@ -163,12 +163,29 @@ static void seed_depends_on_all_that_identifies_a_run(void **state) {
     assert_int_equal(err.kind, ERR_INPUT);
 }
 
+static void full_precision_is_for_what_could_be_decided_otherwise(void **state) {
+    (void)state;
+    static const struct {
+        double probability, operating_point;
+        bool review, wanted;
+    } rows[] = {{0.5, 0.5, false, true},    {0.72, 0.5, false, true},    {0.74, 0.5, false, false},
+                {0.28, 0.5, false, true},   {0.26, 0.5, false, false},   {0.99, 0.5, true, true},
+                {0.1, 0.094, false, true},  {0.21, 0.094, false, true},  {0.23, 0.094, false, false},
+                {0.04, 0.094, false, true}, {0.03, 0.094, false, false}, {1, 0.5, false, false},
+                {0, 0.5, false, false},     {0.5, 0, false, false},      {0.5, 1, false, false}};
+    for (size_t n = 0; n < sizeof rows / sizeof *rows; n++) {
+        struct finding finding = {.probability = rows[n].probability, .review = rows[n].review};
+        assert_int_equal(uncertainty_wants_full_precision(&finding, rows[n].operating_point), rows[n].wanted);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equal_passes_leave_no_spread),
         cmocka_unit_test(figures_match_their_definitions),
         cmocka_unit_test(certain_passes_have_no_entropy),
         cmocka_unit_test(triage_sends_straddling_intervals_to_review),
+        cmocka_unit_test(full_precision_is_for_what_could_be_decided_otherwise),
         cmocka_unit_test(sentences_read_like_a_report),
         cmocka_unit_test(the_rule_says_what_it_is_worth),
         cmocka_unit_test(seed_depends_on_all_that_identifies_a_run),

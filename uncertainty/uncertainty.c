@@ -97,18 +97,52 @@ static int better_first(const void *left, const void *right) {
     return a->id < b->id ? -1 : a->id > b->id;
 }
 
-static void findings_fill(const struct infer_model_info *model, const struct infer_candidate_result *results,
-                          double operating_point, struct finding *items, size_t count) {
-    for (size_t n = 0; n < count; n++) {
-        uncertainty_summarise(model, results[n].logits, results[n].pass_count, &items[n]);
-        decide(model, operating_point, &items[n]);
-        items[n].texture = texture_of(results[n].texture_probabilities);
-        items[n].diameter_mm = (double)results[n].diameter_mm;
+static void finding_fill(const struct infer_model_info *model, const struct infer_candidate_result *result,
+                         double operating_point, struct finding *out) {
+    uncertainty_summarise(model, result->logits, result->pass_count, out);
+    decide(model, operating_point, out);
+    out->texture = texture_of(result->texture_probabilities);
+    out->diameter_mm = (double)result->diameter_mm;
+}
+
+static void findings_sort(struct finding *items, size_t count) {
+    for (size_t n = 0; n < count; n++)
         items[n].id = (uint32_t)n;
-    }
     qsort(items, count, sizeof *items, better_first);
     for (size_t n = 0; n < count; n++)
         items[n].id = (uint32_t)n + 1;
+}
+
+bool uncertainty_wants_full_precision(const struct finding *finding, double operating_point) {
+    double away = log(finding->probability / (1 - finding->probability)) - log(operating_point / (1 - operating_point));
+    return finding->review || fabs(away) <= UNCERTAINTY_NEAR;
+}
+
+/* Those that want it, in the order of the list: the detector again, then stage 2 where it says they are, with the keys
+ * that they had. */
+static bool compute_again(struct infer_session *session, const struct volume *iso,
+                          const struct infer_candidate_config *config, double operating_point, struct findings *inout,
+                          struct err *err) {
+    const struct infer_model_info *model = infer_model_info(infer_session_model(session));
+    PULMO_SCOPED(pulmo_free_at) uint32_t *which = pulmo_alloc(inout->count, sizeof *which, err);
+    size_t count = 0;
+    if (!infer_session_precision(session))
+        return true;
+    for (uint32_t n = 0; which && n < inout->count; n++)
+        if (uncertainty_wants_full_precision(&inout->items[n], operating_point))
+            which[count++] = n;
+    if (!which || !infer_recompute(session, iso, inout, which, count, err))
+        return false;
+    for (size_t n = 0; n < count; n++) {
+        struct finding *finding = &inout->items[which[n]];
+        struct infer_candidate_config own = *config;
+        struct infer_candidate_result result;
+        own.candidate += which[n];
+        if (!infer_candidate(session, iso, finding->center_lps_mm, &own, &result, err))
+            return false;
+        finding_fill(model, &result, operating_point, finding);
+    }
+    return true;
 }
 
 static bool config_check(const struct uncertainty_config *config, struct err *err) {
@@ -135,7 +169,11 @@ bool uncertainty_estimate(struct infer_session *session, const struct volume *is
     if (!infer_candidates(session, iso, inout, &candidate, results, err))
         return false;
     double operating_point = config->operating_point >= 0 ? config->operating_point : model->operating_point;
-    findings_fill(model, results, operating_point, inout->items, inout->count);
+    for (size_t n = 0; n < inout->count; n++)
+        finding_fill(model, &results[n], operating_point, &inout->items[n]);
+    if (!compute_again(session, iso, &candidate, operating_point, inout, err))
+        return false;
+    findings_sort(inout->items, inout->count);
     return true;
 }
 

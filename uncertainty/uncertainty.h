@@ -14,10 +14,17 @@ struct uncertainty_config {
 /* Runs the candidate network on every candidate and fills probability (mean of the calibrated passes), the 5th and
  * 95th percentile, entropy_nats = H(mean p) and mutual_information_nats = H(mean p) - mean H(p) from uncalibrated
  * passes (REFERENCE 2), pass_probabilities, texture, diameter, reported, review; sorts best first and numbers ids.
+ * Findings for which uncertainty_wants_full_precision are computed again where the session's detector is not fp32.
  * With dropout 0 all passes are equal: the interval is empty and the mutual information is 0. */
 bool uncertainty_estimate(struct infer_session *session, const struct volume *iso,
                           const struct uncertainty_config *config, struct findings *inout,
                           struct err *err) PULMO_MUST_USE;
+
+/* Whether a finding of a session whose detector is not fp32 is computed again in fp32: its calibrated probability lies
+ * within UNCERTAINTY_NEAR (in logits) of the operating point, or it would go to review. A rule of the data alone; what
+ * it changes is said by full_precision. */
+#define UNCERTAINTY_NEAR 1.0
+bool uncertainty_wants_full_precision(const struct finding *finding, double operating_point);
 
 /* The statistics alone: fills the fields above from pass_count logits of stage 2 and the detector's logit. */
 void uncertainty_summarise(const struct infer_model_info *model, const float *logits, uint32_t pass_count,

@@ -1,0 +1,77 @@
+/* Inside the CPU back-end's compiler only: backend_cpu_build.c walks the graph, backend_cpu_conv.c makes its
+ * convolutions in the precision that each is given. */
+#ifndef PULMO_INFER_BACKEND_CPU_BUILD_H
+#define PULMO_INFER_BACKEND_CPU_BUILD_H
+
+#include "infer/backend_cpu.h"
+#include "infer/precision.h"
+
+#define STEP_ARGUMENTS_MAX (GRAPH_NODE_INPUTS_MAX + 4)
+#define STEP_NEVER 0x7FFFFFFF
+
+struct builder {
+    struct program *program;
+    const struct infer_precision *plan; /* NULL = fp32 everywhere; what follows it is unused then */
+    int *plain;                         /* [value_count] buffer of a plain copy, -1 = none */
+    int *last_use; /* [value_count] node that reads the value last, through aliases too; STEP_NEVER = an output */
+    int *layer;    /* [node_count] of a convolution */
+    float *scales; /* [value_count] what one step of a value kept as u8 stands for; 0 = never kept so */
+    bool *int8_read, *bf16_read; /* [value_count] such a layer reads it, maybe through Concat, Resize or MaxPool */
+    struct region *other;        /* [value_count] a copy in a lower precision; desc.ndims 0 = none */
+};
+
+/* A primitive under construction; what it holds is given to a step at the end. */
+struct draft {
+    dnnl_primitive_desc_t desc;
+    dnnl_primitive_attr_t attributes;
+    dnnl_post_ops_t post;
+    struct argument arguments[STEP_ARGUMENTS_MAX];
+    int argument_count;
+};
+
+void infer_draft_clear(struct draft *draft);
+/* Attributes of every primitive: scratch memory comes from the arena, so that a program is shared by threads. */
+bool infer_draft_begin(struct draft *draft, struct err *err) PULMO_MUST_USE;
+bool infer_draft_relu(struct draft *draft, struct err *err) PULMO_MUST_USE;
+bool infer_draft_describe(struct builder *builder, struct draft *draft, const void *operation,
+                          const struct graph_node *node, struct err *err) PULMO_MUST_USE;
+void infer_draft_argument(struct draft *draft, int role, const struct region *region);
+/* The finished primitive becomes a step; `checked` (NULL = none) is the region that must be finite behind it. */
+bool infer_draft_finish(struct builder *builder, struct draft *draft, const struct graph_node *node,
+                        const struct region *checked, struct err *err) PULMO_MUST_USE;
+const dnnl_memory_desc_t *infer_draft_layout(const struct draft *draft, dnnl_query_t query);
+
+bool infer_region_new(struct builder *builder, const dnnl_memory_desc_t *desc, struct region *out,
+                      struct err *err) PULMO_MUST_USE;
+/* The value in that layout and type: where it lies, or a reordered copy made by a step before the node's own. */
+bool infer_value_in_layout(struct builder *builder, int value, const dnnl_memory_desc_t *desc,
+                           const struct graph_node *node, struct region *out, struct err *err) PULMO_MUST_USE;
+/* The value copied to `to`, in its layout and type. */
+bool infer_value_copy(struct builder *builder, int value, const struct region *to, const struct graph_node *node,
+                      struct err *err) PULMO_MUST_USE;
+bool infer_value_plain(struct builder *builder, int value, const struct graph_node *node, struct region *out,
+                       struct err *err) PULMO_MUST_USE;
+/* The value in full precision, in whatever layout it lies. */
+bool infer_value_floats(struct builder *builder, int value, const struct graph_node *node, struct region *out,
+                        struct err *err) PULMO_MUST_USE;
+/* Weights in the layout a primitive chose, packed once, now; the program owns the copy where one is made. */
+bool infer_weights_pack(struct builder *builder, const void *data, const dnnl_memory_desc_t *user,
+                        const dnnl_memory_desc_t *wanted, struct region *out, struct err *err) PULMO_MUST_USE;
+/* The same of a constant of the graph, which must be finite. */
+bool infer_tensor_pack(struct builder *builder, const struct tensor *tensor, const dnnl_memory_desc_t *user,
+                       const dnnl_memory_desc_t *wanted, struct region *out, struct err *err) PULMO_MUST_USE;
+bool infer_build_binary(struct builder *builder, const struct graph_node *node, dnnl_alg_kind_t kind,
+                        const struct region operands[2], const struct region *out, struct err *err) PULMO_MUST_USE;
+
+/* backend_cpu_conv.c: the precision of the plan. */
+bool infer_build_conv(struct builder *builder, const struct graph_node *node, int index,
+                      struct err *err) PULMO_MUST_USE;
+/* backend_cpu_low.c: the same in int8 or bf16. */
+bool infer_build_conv_low(struct builder *builder, const struct graph_node *node, int index,
+                          struct err *err) PULMO_MUST_USE;
+/* Whether the sum may be made in the buffer of that value: nobody reads it later and it is no other operand. */
+bool infer_residual_in_place(const struct builder *builder, const struct graph_node *node, int index);
+/* What the plan means for every value: scales, and who would like which type. */
+void infer_low_prepare(struct builder *builder);
+
+#endif

@@ -1,0 +1,102 @@
+/* The CPU back-end's convolutions in full precision, with their sum and Relu; backend_cpu_low.c makes the others. */
+#include <string.h>
+
+#include "infer/backend_cpu_build.h"
+
+/* The residual's own buffer may take the sum when nobody reads it later and it is no other operand. */
+bool infer_residual_in_place(const struct builder *builder, const struct graph_node *node, int index) {
+    const struct program *program = builder->program;
+    int value = node->residual;
+    if (value < 0 || program->keep || builder->last_use[value] != index)
+        return false;
+    int producer = program->graph->values[value].producer;
+    if (producer < 0 || program->graph->nodes[producer].operation->kind == OPERATOR_ALIAS)
+        return false;
+    return value != node->inputs[0] &&
+           infer_shape_equal(&program->tensors[value].shape, &program->tensors[node->outputs[0]].shape) &&
+           program->regions[value].buffer != program->regions[node->inputs[0]].buffer;
+}
+
+static bool conv_describe(struct builder *builder, struct draft *draft, const struct graph_node *node, bool in_place,
+                          struct err *err) {
+    const struct program *program = builder->program;
+    dnnl_memory_desc_t input = infer_backend_any(&program->tensors[node->inputs[0]].shape);
+    dnnl_memory_desc_t weights = infer_backend_any(&program->tensors[node->inputs[1]].shape);
+    dnnl_memory_desc_t output =
+        in_place ? program->regions[node->residual].desc : infer_backend_any(&program->tensors[node->outputs[0]].shape);
+    bool biased = node->input_count > 2 && node->inputs[2] >= 0;
+    dnnl_memory_desc_t bias = {0};
+    if (biased)
+        bias = infer_backend_plain(&program->tensors[node->inputs[2]].shape);
+    struct window_dims w;
+    dnnl_convolution_desc_t convolution;
+    if (!infer_draft_begin(draft, err) || !infer_backend_window(program, node, &w, err))
+        return false;
+    if (in_place && !infer_backend_ok(dnnl_post_ops_append_sum(draft->post, 1.0F), "a sum", err))
+        return false;
+    if (node->relu && (in_place || node->residual < 0) && !infer_draft_relu(draft, err))
+        return false;
+    return infer_backend_ok(dnnl_dilated_convolution_forward_desc_init(
+                                &convolution, dnnl_forward_inference, dnnl_convolution_direct, &input, &weights,
+                                biased ? &bias : NULL, &output, w.stride, w.dilation, w.before, w.after),
+                            "a convolution", err) &&
+           infer_draft_describe(builder, draft, &convolution, node, err);
+}
+
+static bool conv_operands(struct builder *builder, struct draft *draft, const struct graph_node *node,
+                          struct err *err) {
+    struct program *program = builder->program;
+    const struct tensor *weights = &program->graph->values[node->inputs[1]].tensor;
+    dnnl_memory_desc_t plain = infer_backend_plain(&weights->shape);
+    struct region input, packed, row;
+    if (!infer_value_in_layout(builder, node->inputs[0], infer_draft_layout(draft, dnnl_query_src_md), node, &input,
+                               err) ||
+        !infer_tensor_pack(builder, weights, &plain, infer_draft_layout(draft, dnnl_query_weights_md), &packed, err))
+        return false;
+    infer_draft_argument(draft, DNNL_ARG_SRC, &input);
+    infer_draft_argument(draft, DNNL_ARG_WEIGHTS, &packed);
+    if (node->input_count > 2 && node->inputs[2] >= 0) {
+        const struct tensor *bias = &program->graph->values[node->inputs[2]].tensor;
+        plain = infer_backend_plain(&bias->shape);
+        if (!infer_tensor_pack(builder, bias, &plain, &plain, &row, err))
+            return false;
+        infer_draft_argument(draft, DNNL_ARG_BIAS, &row);
+    }
+    return true;
+}
+
+/* The sum as a step of its own, into the convolution's buffer. */
+static bool residual_apart(struct builder *builder, const struct graph_node *node, const struct region *out,
+                           struct err *err) {
+    struct region operands[2] = {*out, {0}};
+    const struct shape *one = &builder->program->tensors[node->residual].shape;
+    bool same = infer_shape_equal(one, &builder->program->tensors[node->outputs[0]].shape);
+    bool good = same ? infer_value_in_layout(builder, node->residual, &out->desc, node, &operands[1], err)
+                     : infer_value_plain(builder, node->residual, node, &operands[1], err);
+    return good && infer_build_binary(builder, node, dnnl_binary_add, operands, out, err);
+}
+
+static bool is_float(const struct program *program, int value) {
+    return program->regions[value].desc.data_type == dnnl_f32;
+}
+
+bool infer_build_conv(struct builder *builder, const struct graph_node *node, int index, struct err *err) {
+    PULMO_SCOPED(infer_draft_clear) struct draft draft = {0};
+    struct program *program = builder->program;
+    if (builder->plan && builder->plan->layers[builder->layer[index]] != PRECISION_FP32)
+        return infer_build_conv_low(builder, node, index, err);
+    bool in_place = infer_residual_in_place(builder, node, index) && is_float(program, node->residual);
+    struct region out;
+    if (!conv_describe(builder, &draft, node, in_place, err) || !conv_operands(builder, &draft, node, err))
+        return false;
+    if (in_place)
+        out = program->regions[node->residual];
+    else if (!infer_region_new(builder, infer_draft_layout(&draft, dnnl_query_dst_md), &out, err))
+        return false;
+    infer_draft_argument(&draft, DNNL_ARG_DST, &out);
+    program->figures.sums_in_place += in_place;
+    if (!infer_draft_finish(builder, &draft, node, &out, err))
+        return false;
+    program->regions[node->outputs[0]] = out;
+    return in_place || node->residual < 0 || residual_apart(builder, node, &out, err);
+}

@@ -1,0 +1,167 @@
+/* LABELS: full
+ * Calibration on this processor, what is kept of it, and what the configuration makes of that. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cjson/cJSON.h>
+#include <cmocka.h>
+
+#include "app/analysis.h"
+#include "app/finding_json.h"
+#include "app/precision.h"
+
+#define MODEL "models/model.json"
+
+struct fixture {
+    struct config config;
+    struct infer_model *model;
+    struct infer_calibration made;
+};
+
+static int fixture_new(void **state) {
+    struct fixture *fixture = calloc(1, sizeof *fixture);
+    struct err err = {0};
+    char folder[] = "/tmp/pulmo-precision-XXXXXX";
+    assert_non_null(fixture);
+    assert_non_null(mkdtemp(folder));
+    config_defaults(&fixture->config);
+    if (!config_set(&fixture->config, "data_folder", folder, &err) ||
+        !config_set(&fixture->config, "model", MODEL, &err) || !config_set(&fixture->config, "threads", "1", &err) ||
+        !(fixture->model = infer_model_open(MODEL, &err)))
+        fail_msg("%s", err.text);
+    *state = fixture;
+    return 0;
+}
+
+static void kept_file(const struct fixture *fixture, char *out, size_t size) {
+    char command[512];
+    snprintf(command, sizeof command, "ls %s/calibration/*.json", fixture->config.data_folder);
+    FILE *list = popen(command, "r"); /* lint: allow popen: a test's own folder */
+    assert_true(list && fgets(out, (int)size, list));
+    out[strcspn(out, "\n")] = '\0';
+    pclose(list);
+}
+
+static int fixture_free(void **state) {
+    struct fixture *fixture = *state;
+    char path[512], folder[512];
+    kept_file(fixture, path, sizeof path);
+    unlink(path);
+    snprintf(folder, sizeof folder, "%s/calibration", fixture->config.data_folder);
+    rmdir(folder);
+    rmdir(fixture->config.data_folder);
+    infer_model_free(fixture->model);
+    free(fixture);
+    return 0;
+}
+
+static const char *precision_opened(const struct fixture *fixture, const char *word) {
+    struct config config = fixture->config;
+    struct engine engine;
+    struct err err = {0};
+    if (!config_set(&config, "precision", word, &err) || !engine_open(&config, &engine, &err))
+        fail_msg("%s", err.text);
+    const char *name = engine_precision(&engine);
+    engine_close(&engine);
+    return name;
+}
+
+static void without_a_calibration_it_is_fp32(void **state) {
+    assert_string_equal(precision_opened(*state, "auto"), "fp32");
+}
+
+/* On the phantom's tiles the plan errs by no more than allowed, whatever this processor prefers. */
+static void calibration_finds_a_plan_within_the_budget(void **state) {
+    struct fixture *fixture = *state;
+    struct infer_calibration *made = &fixture->made, kept;
+    struct err err = {0};
+    if (!precision_calibrate(&fixture->config, fixture->model, made, &err))
+        fail_msg("%s", err.text);
+    int low = made->layers[1] + made->layers[2];
+    print_message("%s: gain %.2f, error %.2f\n", made->plan.layers, made->gain, made->error);
+    assert_true(made->error <= INFER_ERROR_MAX && made->tiles > 0);
+    assert_true(low ? made->gain >= INFER_GAIN_MIN : made->gain == 1);
+    assert_int_equal(made->layers[0] + low, strlen(made->plan.layers));
+    if (!precision_kept(&fixture->config, fixture->model, &kept, &err))
+        fail_msg("%s", err.text);
+    assert_memory_equal(&kept.plan, &made->plan, sizeof kept.plan);
+}
+
+static void the_configuration_takes_what_was_kept(void **state) {
+    struct fixture *fixture = *state;
+    const char *want = fixture->made.layers[1] + fixture->made.layers[2] ? "mixed" : "fp32";
+    assert_string_equal(precision_opened(fixture, "auto"), want);
+    assert_string_equal(precision_opened(fixture, "mixed"), want);
+    assert_string_equal(precision_opened(fixture, "fp32"), "fp32");
+}
+
+/* What a result says of its plan opens the same plan again: what `pulmo replay` does. */
+static void a_result_pins_its_plan(void **state) {
+    struct fixture *fixture = *state;
+    const struct infer_precision *plan = &fixture->made.plan;
+    PULMO_SCOPED(bytes_free) struct bytes document = {0};
+    PULMO_SCOPED(analysis_free) struct analysis analysis = {.run = {.passes = 1}};
+    struct finding_origin origin;
+    struct config config = fixture->config;
+    struct engine engine;
+    struct err err = {0};
+    if (!config_set(&config, "precision", "fp32", &err) || !engine_open(&config, &engine, &err) ||
+        !engine_set_precision(&engine, &config, plan, &err) ||
+        !analysis_json(&analysis, &engine, "a test", &document, &err) || !finding_json_origin(&document, &origin, &err))
+        fail_msg("%s", err.text);
+    assert_string_equal(origin.precision, engine_precision(&engine));
+    if (infer_session_precision(engine.session))
+        assert_memory_equal(&origin.plan, infer_session_precision(engine.session), sizeof origin.plan);
+    engine_close(&engine);
+}
+
+static void a_damaged_file_is_named(void **state) {
+    struct fixture *fixture = *state;
+    char path[512];
+    struct infer_precision plan;
+    bool mixed = false;
+    struct err err = {0};
+    kept_file(fixture, path, sizeof path);
+    assert_true(bytes_write_file(path, "{\"layers\": \"fxf\"}", 17, false, &err));
+    assert_false(precision_configured(&fixture->config, fixture->model, &plan, &mixed, &err));
+    assert_int_equal(err.kind, ERR_CONFIG);
+    assert_non_null(strstr(err.text, path));
+}
+
+static void a_plan_that_makes_no_sense_is_refused(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        "{}",
+        "{\"layers\": \"fi\", \"weight_max\": 63, \"ranges\": [1]}",
+        "{\"layers\": \"fi\", \"weight_max\": 300, \"ranges\": [1, 2]}",
+        "{\"layers\": \"fi\", \"weight_max\": 63, \"ranges\": [1, -2]}",
+        "{\"layers\": \"fi\", \"weight_max\": 63, \"ranges\": [1, \"2\"]}",
+        "{\"layers\": \"fz\", \"weight_max\": 63, \"ranges\": [1, 2]}",
+    };
+    for (size_t n = 0; n < sizeof texts / sizeof *texts; n++) {
+        struct infer_precision plan;
+        struct err err = {0};
+        cJSON *json = cJSON_Parse(texts[n]);
+        assert_non_null(json);
+        assert_false(precision_plan_read(json, &plan, &err));
+        cJSON_Delete(json);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(without_a_calibration_it_is_fp32),
+        cmocka_unit_test(calibration_finds_a_plan_within_the_budget),
+        cmocka_unit_test(the_configuration_takes_what_was_kept),
+        cmocka_unit_test(a_result_pins_its_plan),
+        cmocka_unit_test(a_damaged_file_is_named),
+        cmocka_unit_test(a_plan_that_makes_no_sense_is_refused),
+    };
+    return cmocka_run_group_tests(tests, fixture_new, fixture_free);
+}
