@@ -24,12 +24,14 @@ struct store {
     char destinations[STORE_DESTINATIONS_MAX][STORE_DESTINATION_SIZE];
     size_t destination_count;
     char confirming[STORE_CONFIRMING_SIZE]; /* JSON array of destinations that are asked to confirm */
-    bool joined;                            /* transactions join the one that store/group.c has open */
-    char holder[STORE_HOLDER_SIZE];         /* name in holders/ */
-    int holder_file;                        /* its lock; -1 until the first lease */
-    int64_t busy_until_ms;                  /* monotonic: the patience of the present wait for the lock */
-    int64_t busy_in_vain_ms;                /* end of the last wait that was in vain; 0 = none */
-    int watch;                              /* inotify on the write-ahead log; -1 until store_wait is called */
+    /* Journal rows beyond this id were written by this process; -1 = none. */
+    int64_t journal_own_after;
+    bool joined;                    /* transactions join the one that store/group.c has open */
+    char holder[STORE_HOLDER_SIZE]; /* name in holders/ */
+    int holder_file;                /* its lock; -1 until the first lease */
+    int64_t busy_until_ms;          /* monotonic: the patience of the present wait for the lock */
+    int64_t busy_in_vain_ms;        /* end of the last wait that was in vain; 0 = none */
+    int watch;                      /* inotify on the write-ahead log; -1 until store_wait is called */
 };
 
 /* The lock that those hold who make, migrate or recover a store; closed = given back. -1 with err set. */

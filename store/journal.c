@@ -210,6 +210,19 @@ static bool writer_lock_try(struct store_journal *journal) {
     return journal->writer_lock >= 0;
 }
 
+/* From now on only this process adds rows. */
+static bool writer_begin(struct store_journal *journal, bool *began, struct err *err) {
+    int64_t last = 0;
+    *began = writer_lock_try(journal);
+    if (!*began || journal->store->journal_own_after >= 0)
+        return true;
+    if (!sql_integer(journal->store, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'",
+                     SQL_NO_VALUES, &last, err))
+        return false;
+    journal->store->journal_own_after = last;
+    return true;
+}
+
 static bool is_named(struct store *store, int segment, bool *named, struct err *err) {
     int64_t found = 0;
     if (!sql_integer(store, "SELECT EXISTS (SELECT 1 FROM journal WHERE segment = ?1)", SQL_VALUES(sql_int(segment)),
@@ -293,7 +306,10 @@ static void wait_for_work(struct store_journal *journal, int64_t wait_ms) {
 bool store_journal_keep(struct store_journal *journal, int64_t wait_ms, struct err *err) {
     if (wait_ms > 0)
         wait_for_work(journal, wait_ms);
-    if (!writer_lock_try(journal))
+    bool began = false;
+    if (!writer_begin(journal, &began, err))
+        return false;
+    if (!began)
         return true; /* a former process is still ending */
     return segment_add(journal, err) && (!is_due(journal) || store_journal_checkpoint(journal->store, err)) &&
            segments_recycle(journal, err);

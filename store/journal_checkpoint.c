@@ -65,6 +65,17 @@ static bool place_read(const char *folder, const struct journal_place *place, st
     return true;
 }
 
+/* What this process wrote and synced, it need not digest again: the kernel still has it, or reads it from where the
+ * sync has put it. What a former process wrote has come through a crash, perhaps of the machine. Either is digested
+ * again before anything is concluded from it (store/contents.c). */
+static bool place_load(struct store *store, const struct journal_place *place, struct bytes *out, struct err *err) {
+    bool own = store->journal_own_after >= 0 && place->id > store->journal_own_after && place->size > 0 &&
+               place->position >= 0;
+    return own ? segment_read(store->config.folder, place->segment, (uint64_t)place->position, (size_t)place->size, out,
+                              err)
+               : place_read(store->config.folder, place, out, err);
+}
+
 /* Between the look at the row and the read, a checkpoint may have moved the content and the segment been written over:
  * then the row is gone, and the blob there. */
 bool journal_read(struct store *store, const char *sha256, int64_t size, struct bytes *out, struct err *err) {
@@ -143,7 +154,7 @@ static bool move_read(struct store *store, struct move *move, struct err *err) {
     for (size_t index = 0; index < move->count; index++) {
         const struct journal_place *place = &move->places[index];
         struct err why = {0};
-        if (place_read(folder, place, &move->contents[index], &why))
+        if (place_load(store, place, &move->contents[index], &why))
             continue;
         if (why.kind != ERR_CONFLICT && why.kind != ERR_NOT_FOUND)
             return err_set(err, why.kind, "%s", why.text);

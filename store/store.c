@@ -185,6 +185,7 @@ struct store *store_open(const struct store_config *config, struct err *err) {
     if (!store)
         return NULL;
     store->watch = -1;
+    store->journal_own_after = -1;
     snprintf(store->confirming, sizeof store->confirming, "[]");
     store->holder_file = -1;
     store->config = *config;
