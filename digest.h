@@ -15,6 +15,15 @@ bool digest_hex(const void *data, size_t size, char out[DIGEST_HEX_SIZE], struct
 /* Digest of a file's content, read in pieces. */
 bool digest_file_hex(const char *path, char out[DIGEST_HEX_SIZE], struct err *err) PULMO_MUST_USE;
 
+/* The digest of what comes in pieces: begin, add ..., end; then begin again. One thread at a time. */
+struct digest;
+struct digest *digest_new(struct err *err);
+void digest_free(struct digest *digest);
+void digest_free_at(struct digest **digest);
+bool digest_begin(struct digest *digest, struct err *err) PULMO_MUST_USE;
+bool digest_add(struct digest *digest, const void *data, size_t size, struct err *err) PULMO_MUST_USE;
+bool digest_end(struct digest *digest, char out[DIGEST_HEX_SIZE], struct err *err) PULMO_MUST_USE;
+
 #ifdef __cplusplus
 }
 #endif

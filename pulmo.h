@@ -209,6 +209,7 @@ struct instance {
     uint64_t association_id; /* as in dicom_event; 0 = none: a file or a STOW part */
     const uint8_t *part10;   /* preamble (zeroed), file meta information, data set as received */
     size_t part10_size;
+    const char *part10_sha256; /* its digest as hexadecimal text, by who received it; NULL = not computed yet */
 };
 
 #ifdef __cplusplus

@@ -38,6 +38,8 @@ struct association {
     char peer[64];
     struct listener *listener; /* of a server */
     size_t reserved;           /* of the listener's bytes of data sets */
+    char calling_aet[DICOM_AET_SIZE];
+    struct inbox inbox;
 };
 
 static uint32_t clamp_pdu(uint32_t wanted) {
@@ -112,6 +114,7 @@ bool association_receive(struct association *association, struct shim_request *o
     association->socket = -1;
     association->dul = shim_dul_receive(association->network, socket, association->pdu_bytes, &request, err);
     *out = request;
+    memcpy(association->calling_aet, request.calling_aet, sizeof association->calling_aet);
     return association->dul != NULL;
 }
 
@@ -182,6 +185,14 @@ const char *association_peer(const struct association *association) {
     return association->peer;
 }
 
+const char *association_calling_aet(const struct association *association) {
+    return association->calling_aet;
+}
+
+struct inbox *association_inbox(struct association *association) {
+    return &association->inbox;
+}
+
 struct shim_dul *association_dul(struct association *association) {
     return association->dul;
 }
@@ -250,6 +261,7 @@ void association_close(struct association *association) {
         close(association->control);
     if (association->is_client)
         shim_network_free(association->network);
+    inbox_free(&association->inbox);
     free(association);
 }
 

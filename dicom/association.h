@@ -3,6 +3,7 @@
 #define PULMO_DICOM_ASSOCIATION_H
 
 #include "dicom/dcmtk_shim.h"
+#include "dicom/inbox.h"
 
 struct listener;    /* any thread */
 struct association; /* one thread at a time */
@@ -59,7 +60,10 @@ struct command {
     bool has_dataset;
     char sop_class_uid[DICOM_UID_SIZE], sop_instance_uid[DICOM_UID_SIZE]; /* as the command says */
     char context_class_uid[DICOM_UID_SIZE], transfer_syntax_uid[DICOM_UID_SIZE];
-    struct bytes dataset; /* encoded as received; owned: command_free */
+    /* As received; borrowed until command_free, or the next command_read. Of a C-STORE also the Part 10 file of it
+     * (preamble zeroed), which the data set is the end of, and that file's digest. */
+    struct bytes dataset, file;
+    char file_sha256[DIGEST_HEX_SIZE];
     /* The data set was longer than size_max, or there was no room for it: read to its end, thrown away. */
     bool too_large, no_room;
 };
@@ -71,9 +75,6 @@ void command_free(struct association *association, struct command *command);
 /* comment: at most 64 characters are sent (0000,0902); NULL = none. */
 bool command_respond(struct association *association, const struct command *command, uint16_t status,
                      const char *comment, struct err *err) PULMO_MUST_USE;
-/* A Part 10 file of the data set as it was received: zeroed preamble, meta information. */
-bool command_wrap(const struct command *command, const char *calling_aet, struct bytes *out,
-                  struct err *err) PULMO_MUST_USE;
 
 /* ---- client ------------------------------------------------------------------------------------------ */
 
@@ -111,8 +112,10 @@ void association_set_timeout_s(struct association *association, int timeout_s);
 bool association_release(struct association *association, struct err *err) PULMO_MUST_USE;
 
 /* For dimse.c. */
-bool association_reserve(struct association *association, size_t size); /* false: no room */
-void association_unreserve(struct association *association);            /* all of it */
+struct inbox *association_inbox(struct association *association);
+const char *association_calling_aet(const struct association *association); /* of a server */
+bool association_reserve(struct association *association, size_t size);     /* false: no room */
+void association_unreserve(struct association *association);                /* all of it */
 struct shim_dul *association_dul(struct association *association);
 int association_timeout_s(const struct association *association);
 uint16_t association_next_message_id(struct association *association);

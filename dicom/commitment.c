@@ -120,12 +120,8 @@ struct asked {
     bool answered, ended;
 };
 
-static void command_free_at(struct command *command) {
-    bytes_free(&command->dataset);
-}
-
 static bool read_message(struct asked *asked, struct err *err) {
-    PULMO_SCOPED(command_free_at) struct command command = {.field = 0};
+    struct command command; /* its data set is good until the next one is read */
     if (!command_read(asked->association, 0, &command, err))
         return false;
     if (command.kind == COMMAND_EVENT)

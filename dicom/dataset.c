@@ -20,8 +20,11 @@ bool dicom_ready(struct err *err) {
 
 /* ---- files ------------------------------------------------------------------------------------------- */
 
-static struct shim_dataset *parse(const void *part10, size_t size, bool header_only, struct err *err) {
+/* header_only: nothing from Pixel Data on is looked at. pixels: NULL, or where to say what Pixel Data holds. */
+static struct shim_dataset *parse(const void *part10, size_t size, bool header_only, struct structure_pixels *pixels,
+                                  struct err *err) {
     struct part10 meta;
+    struct structure_pixels found = {.present = false};
     PULMO_SCOPED(bytes_free) struct bytes inflated = {0};
     if (!part10_split(part10, size, &meta, err))
         return NULL;
@@ -34,17 +37,26 @@ static struct shim_dataset *parse(const void *part10, size_t size, bool header_o
         data = inflated.data;
         left = inflated.size;
     }
-    if (!(header_only ? structure_check_header : structure_check)(data, left, encoding, err))
+    if (!(header_only ? structure_check_header(data, left, encoding, err)
+                      : structure_check_image(data, left, encoding, &found, err)))
         return NULL;
-    return shim_dataset_read(data, left, meta.transfer_syntax_uid, header_only ? TAG_PIXEL_DATA : TAG_NONE, err);
+    const bool to_pixels = header_only || (pixels != NULL && found.is_last);
+    if (pixels != NULL)
+        *pixels = found;
+    return shim_dataset_read(data, left, meta.transfer_syntax_uid, to_pixels ? TAG_PIXEL_DATA : TAG_NONE, err);
 }
 
 struct shim_dataset *shim_dataset_parse(const void *part10, size_t size, struct err *err) {
-    return parse(part10, size, false, err);
+    return parse(part10, size, false, NULL, err);
 }
 
 struct shim_dataset *shim_dataset_parse_header(const void *part10, size_t size, struct err *err) {
-    return parse(part10, size, true, err);
+    return parse(part10, size, true, NULL, err);
+}
+
+struct shim_dataset *shim_dataset_parse_image(const void *part10, size_t size, struct structure_pixels *pixels,
+                                              struct err *err) {
+    return parse(part10, size, false, pixels, err);
 }
 
 void shim_dataset_free_at(struct shim_dataset **dataset) {

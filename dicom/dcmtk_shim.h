@@ -24,6 +24,11 @@ void shim_dataset_free_at(struct shim_dataset **dataset);
 struct shim_dataset *shim_dataset_parse(const void *part10, size_t size, struct err *err);
 /* As above, but stops before Pixel Data. */
 struct shim_dataset *shim_dataset_parse_header(const void *part10, size_t size, struct err *err);
+/* The same, with its structure checked to the end, and what its Pixel Data holds: to judge an image needs no copy of
+ * its pixels. Where elements of the header come after Pixel Data, all is parsed. */
+struct structure_pixels;
+struct shim_dataset *shim_dataset_parse_image(const void *part10, size_t size, struct structure_pixels *pixels,
+                                              struct err *err);
 /* Writes a Part 10 file: zero preamble, complete meta header, Explicit VR Little Endian (or the given syntax UID,
  * NULL = that default). Encapsulated syntaxes: see shim_dataset_encode. */
 bool shim_dataset_write(const struct shim_dataset *dataset, const char *transfer_syntax_uid, struct bytes *out,

@@ -130,13 +130,41 @@ static bool collect_command(struct association *association, struct shim_pdv *fi
 }
 
 void command_free(struct association *association, struct command *command) {
-    bytes_free(&command->dataset);
+    command->dataset = command->file = (struct bytes){0};
+    inbox_empty(association_inbox(association));
     association_unreserve(association);
 }
 
+/* A C-STORE's data set becomes a file whose meta information the command and its context tell. */
+static bool begin_dataset(struct association *association, const struct command *command, struct err *err) {
+    struct part10 meta = {.dataset_offset = 0};
+    PULMO_SCOPED(bytes_free) struct bytes head = {0};
+    if (command->kind != COMMAND_STORE) {
+        inbox_begin(association_inbox(association));
+        return true;
+    }
+    memcpy(meta.sop_class_uid, command->sop_class_uid, sizeof meta.sop_class_uid);
+    memcpy(meta.sop_instance_uid, command->sop_instance_uid, sizeof meta.sop_instance_uid);
+    memcpy(meta.transfer_syntax_uid, command->transfer_syntax_uid, sizeof meta.transfer_syntax_uid);
+    return part10_write_meta(&meta, association_calling_aet(association), &head, err) &&
+           inbox_begin_file(association_inbox(association), &head, err);
+}
+
+static bool end_dataset(struct association *association, struct command *command, struct err *err) {
+    struct inbox *inbox = association_inbox(association);
+    const struct bytes content = inbox->content;
+    if (command->too_large || command->no_room)
+        return true;
+    command->dataset = (struct bytes){content.data + inbox->offset, content.size - inbox->offset};
+    if (command->kind != COMMAND_STORE)
+        return true;
+    command->file = content;
+    return inbox_end_file(inbox, command->file_sha256, err);
+}
+
 /* Reads the data set to its end; what is over size_max is thrown away. */
-static bool collect_dataset(struct association *association, size_t size_max, struct command *command,
-                            struct err *err) {
+static bool collect_fragments(struct association *association, size_t size_max, struct command *command,
+                              struct err *err) {
     struct shim_pdv pdv = {.last = false};
     size_t received = 0;
     while (!pdv.last) {
@@ -152,10 +180,16 @@ static bool collect_dataset(struct association *association, size_t size_max, st
         command->no_room = command->no_room || !association_reserve(association, pdv.size);
         if (command->too_large || command->no_room)
             command_free(association, command);
-        else if (!bytes_append(&command->dataset, pdv.data, pdv.size, size_max, err))
+        else if (!inbox_add(association_inbox(association), pdv.data, pdv.size, err))
             return false;
     }
     return true;
+}
+
+static bool collect_dataset(struct association *association, size_t size_max, struct command *command,
+                            struct err *err) {
+    return begin_dataset(association, command, err) && collect_fragments(association, size_max, command, err) &&
+           end_dataset(association, command, err);
 }
 
 static enum command_kind kind_of(uint16_t field) {
@@ -225,21 +259,6 @@ bool command_respond(struct association *association, const struct command *comm
     return shim_dul_write(association_dul(association), command->context_id, SHIM_PDV_COMMAND, &bytes, err);
 }
 
-bool command_wrap(const struct command *command, const char *calling_aet, struct bytes *out, struct err *err) {
-    struct part10 meta = {.dataset_offset = 0};
-    struct bytes file = {0};
-    memcpy(meta.sop_class_uid, command->sop_class_uid, sizeof meta.sop_class_uid);
-    memcpy(meta.sop_instance_uid, command->sop_instance_uid, sizeof meta.sop_instance_uid);
-    memcpy(meta.transfer_syntax_uid, command->transfer_syntax_uid, sizeof meta.transfer_syntax_uid);
-    if (!part10_write_meta(&meta, calling_aet, &file, err) ||
-        !bytes_append(&file, command->dataset.data, command->dataset.size, PULMO_ALLOC_MAX, err)) {
-        bytes_free(&file);
-        return false;
-    }
-    *out = file;
-    return true;
-}
-
 /* ---- asking ------------------------------------------------------------------------------------------ */
 
 static uint8_t find_context(struct association *association, const char *sop_class_uid, const char *syntax_uid) {
@@ -257,7 +276,7 @@ static bool read_response(struct association *association, uint16_t message_id, 
     struct command response;
     if (!command_read(association, 0, &response, err))
         return false;
-    bytes_free(&response.dataset);
+    command_free(association, &response);
     if (response.kind == COMMAND_RELEASE || response.kind == COMMAND_ABORT)
         return err_set(err, ERR_NETWORK, "the peer ended the association without an answer");
     if (response.field != (field | FIELD_RESPONSE) || response.message_id != message_id)

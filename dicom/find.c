@@ -51,13 +51,9 @@ static bool take_row(struct asking *asking, const struct command *command, struc
     return !is_named || is_other || asking->row(asking->context, uid, err);
 }
 
-static void command_free_at(struct command *command) {
-    bytes_free(&command->dataset);
-}
-
 /* 0xFF00 and 0xFF01 are pending, 0x0000 is the end, all else a failure: PS3.4 table C.4-1. */
 static bool read_answer(struct asking *asking, struct err *err) {
-    PULMO_SCOPED(command_free_at) struct command command = {.field = 0};
+    struct command command; /* its data set is good until the next one is read */
     if (!command_read(asking->association, 0, &command, err))
         return false;
     if (command.kind == COMMAND_RELEASE || command.kind == COMMAND_ABORT)

@@ -1,11 +1,12 @@
 #include "dicom/dicom.h"
 #include "dicom/pixels.h"
+#include "dicom/structure.h"
 #include "digest.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static const uint32_t TAG_SOP_CLASS = 0x00080016, TAG_SOP_INSTANCE = 0x00080018, TAG_PIXEL_DATA = 0x7FE00010;
+static const uint32_t TAG_SOP_CLASS = 0x00080016, TAG_SOP_INSTANCE = 0x00080018;
 
 /* ---- attributes -------------------------------------------------------------------------------------- */
 
@@ -65,26 +66,24 @@ static bool is_ct_class(const char *uid) {
 }
 
 /* Uncompressed Pixel Data must be as long as the header promises; compressed data must have a fragment a frame. */
-static bool check_image(const struct shim_dataset *dataset, struct err *err) {
+static bool check_image(const struct shim_dataset *dataset, const struct structure_pixels *pixels, struct err *err) {
     struct pixel_format format;
-    const uint8_t *data = NULL;
-    size_t size = 0;
     if (!pixels_format_read(dataset, &format, err))
         return false;
-    if (!shim_has(dataset, TAG_PIXEL_DATA))
+    if (!pixels->present)
         return err_set(err, ERR_INPUT, "Pixel Data is missing");
-    const size_t fragments = shim_fragment_count(dataset);
-    if (fragments > 0) {
-        return fragments > format.frames ||
-               err_set(err, ERR_INPUT, "Pixel Data holds %zu fragments for %u frames", fragments - 1, format.frames);
+    if (pixels->fragments > 0) {
+        return pixels->fragments > format.frames ||
+               err_set(err, ERR_INPUT, "Pixel Data holds %zu fragments for %u frames", pixels->fragments - 1,
+                       format.frames);
     }
     const size_t promised = (size_t)format.rows * format.columns * format.frames * (format.bits_allocated / 8);
-    if (!shim_get_bytes(dataset, TAG_PIXEL_DATA, &data, &size) || size < promised)
-        return err_set(err, ERR_INPUT, "Pixel Data holds %zu bytes where %zu are promised", size, promised);
-    return true;
+    return pixels->size >= promised ||
+           err_set(err, ERR_INPUT, "Pixel Data holds %zu bytes where %zu are promised", pixels->size, promised);
 }
 
-static bool read_instance(const struct shim_dataset *dataset, struct instance *out, struct err *err) {
+static bool read_instance(const struct shim_dataset *dataset, const struct structure_pixels *pixels,
+                          struct instance *out, struct err *err) {
     if (!read_uid(dataset, TAG_SOP_CLASS, "SOP Class UID", out->sop_class_uid, err) ||
         !read_uid(dataset, TAG_SOP_INSTANCE, "SOP Instance UID", out->sop_instance_uid, err) ||
         !read_uid(dataset, 0x0020000D, "Study Instance UID", out->study_uid, err) ||
@@ -92,7 +91,7 @@ static bool read_instance(const struct shim_dataset *dataset, struct instance *o
         return false;
     const char *syntax = shim_dataset_transfer_syntax(dataset);
     if (!check_uid(syntax, "Transfer Syntax UID", err) ||
-        (is_ct_class(out->sop_class_uid) && !check_image(dataset, err)))
+        (is_ct_class(out->sop_class_uid) && !check_image(dataset, pixels, err)))
         return false;
     memcpy(out->transfer_syntax_uid, syntax, strlen(syntax) + 1);
     read_texts(dataset, out);
@@ -100,9 +99,11 @@ static bool read_instance(const struct shim_dataset *dataset, struct instance *o
 }
 
 bool dicom_instance_parse(const void *part10, size_t size, struct instance *out, struct err *err) {
-    PULMO_SCOPED(shim_dataset_free_at) struct shim_dataset *dataset = shim_dataset_parse(part10, size, err);
+    struct structure_pixels pixels = {.present = false};
+    PULMO_SCOPED(shim_dataset_free_at)
+    struct shim_dataset *dataset = shim_dataset_parse_image(part10, size, &pixels, err);
     struct instance instance = {.part10 = part10, .part10_size = size};
-    if (dataset == NULL || !shim_concluded(dataset, read_instance(dataset, &instance, err), err))
+    if (dataset == NULL || !shim_concluded(dataset, read_instance(dataset, &pixels, &instance, err), err))
         return false;
     *out = instance;
     return true;

@@ -153,12 +153,10 @@ static bool check_command(const struct dicom_scp *scp, const struct command *com
 
 /* True when the instance would survive a power cut; otherwise *status tells the peer and err the audit trail. */
 static bool store(struct worker *worker, const struct command *command, uint16_t *status, struct err *err) {
-    PULMO_SCOPED(bytes_free) struct bytes file = {0};
     struct instance instance;
     if (!check_command(worker->scp, command, status, err))
         return false;
-    if (!command_wrap(command, worker->request.calling_aet, &file, err) ||
-        !dicom_instance_parse(file.data, file.size, &instance, err)) {
+    if (!dicom_instance_parse(command->file.data, command->file.size, &instance, err)) {
         *status = err->kind == ERR_MEMORY ? STATUS_OUT_OF_RESOURCES : STATUS_CANNOT_UNDERSTAND;
         return false;
     }
@@ -169,6 +167,7 @@ static bool store(struct worker *worker, const struct command *command, uint16_t
     }
     memcpy(instance.calling_aet, worker->request.calling_aet, sizeof instance.calling_aet);
     instance.association_id = worker->id; /* several of one peer may be open at once */
+    instance.part10_sha256 = command->file_sha256;
     memcpy(instance.called_aet, worker->request.called_aet, sizeof instance.called_aet);
     memcpy(instance.peer_address, worker->peer, sizeof instance.peer_address);
     if (!worker->scp->sink(worker->scp->context, &instance, err)) {

@@ -19,6 +19,8 @@ struct walk {
     size_t offset;
     bool big_endian;
     bool header_only, at_pixel_data;
+    struct structure_pixels pixels;
+    bool in_pixels; /* of the data set's first Pixel Data; DCMTK ignores a second one as well */
     size_t depth, elements, disorder;
     struct level levels[2 * STRUCTURE_DEPTH_MAX + 1];
 };
@@ -103,6 +105,7 @@ static bool step_items(struct walk *walk, const struct level *level, struct err 
     }
     if (level->fragments) {
         walk->offset += header.length;
+        walk->pixels.fragments += walk->depth == 1 && walk->in_pixels; /* deeper ones are an icon's */
         return true;
     }
     return enter(walk, &header, (struct level){.explicit_vr = level->explicit_vr}, err);
@@ -139,6 +142,20 @@ static bool may_be_undefined(const struct level *level, const struct header *hea
            is_fragments(level, header);
 }
 
+static void note_pixels(struct walk *walk, const struct level *level, const struct header *header) {
+    const bool is_native = !level->explicit_vr || strcmp(header->vr, "OB") == 0 || strcmp(header->vr, "OW") == 0 ||
+                           strcmp(header->vr, "UN") == 0;
+    if (walk->depth > 0)
+        return;
+    walk->in_pixels = header->tag == TAG_PIXEL_DATA && !walk->pixels.present;
+    if (header->tag < TAG_PIXEL_DATA)
+        walk->pixels.is_last = false;
+    if (!walk->in_pixels)
+        return;
+    walk->pixels.present = walk->pixels.is_last = true;
+    walk->pixels.size = is_native && header->length != UNDEFINED_LENGTH ? header->length : 0;
+}
+
 static bool step_elements(struct walk *walk, const struct level *level, struct err *err) {
     struct header header = {0};
     if (!read_header(walk, level, &header, err))
@@ -151,6 +168,7 @@ static bool step_elements(struct walk *walk, const struct level *level, struct e
         return err_set(err, ERR_INPUT, "a delimiter without a beginning before byte %zu", walk->offset);
     if (!count_element(walk, &header, err))
         return false;
+    note_pixels(walk, level, &header);
     if (walk->header_only && walk->at_pixel_data)
         return true;
     if (!is_sequence(walk, level, &header)) {
@@ -188,10 +206,19 @@ static bool walk_all(struct walk *walk, struct err *err) {
     }
 }
 
-bool structure_check(const void *data, size_t size, struct part10_encoding encoding, struct err *err) {
+bool structure_check_image(const void *data, size_t size, struct part10_encoding encoding, struct structure_pixels *out,
+                           struct err *err) {
     struct walk walk = {.data = data, .big_endian = encoding.big_endian};
     walk.levels[0] = (struct level){.end = size, .explicit_vr = encoding.explicit_vr};
-    return walk_all(&walk, err);
+    if (!walk_all(&walk, err))
+        return false;
+    *out = walk.pixels;
+    return true;
+}
+
+bool structure_check(const void *data, size_t size, struct part10_encoding encoding, struct err *err) {
+    struct structure_pixels ignored;
+    return structure_check_image(data, size, encoding, &ignored, err);
 }
 
 bool structure_check_header(const void *data, size_t size, struct part10_encoding encoding, struct err *err) {

@@ -19,6 +19,15 @@ extern "C" {
 /* ERR_INPUT: an element reaches beyond its container, an item is missing or never ends; ERR_LIMIT: see above.
  * data: a data set as transferred, inflated where the syntax is deflated. */
 bool structure_check(const void *data, size_t size, struct part10_encoding encoding, struct err *err) PULMO_MUST_USE;
+/* As above; *out = what the Pixel Data of the data set itself holds. */
+struct structure_pixels {
+    bool present;
+    size_t size;      /* of uncompressed pixels in bytes, 0 where the VR is none of theirs */
+    size_t fragments; /* of compressed ones, with the Basic Offset Table; 0 = they are not in fragments */
+    bool is_last;     /* no element with a lower tag comes after it: the header is all that precedes it */
+};
+bool structure_check_image(const void *data, size_t size, struct part10_encoding encoding, struct structure_pixels *out,
+                           struct err *err) PULMO_MUST_USE;
 /* As above up to Pixel Data, which may be cut off: a damaged slice can then still be told which series it belongs to.
  */
 bool structure_check_header(const void *data, size_t size, struct part10_encoding encoding,

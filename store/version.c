@@ -15,6 +15,14 @@ const char *version_name(enum version version) {
     return names[version];
 }
 
+/* Reception has digested the content piece by piece, as it came. */
+static bool content_digest(const struct instance *instance, char out[DIGEST_HEX_SIZE], struct err *err) {
+    if (!instance->part10_sha256)
+        return digest_hex(instance->part10, instance->part10_size, out, err);
+    snprintf(out, DIGEST_HEX_SIZE, "%s", instance->part10_sha256);
+    return true;
+}
+
 bool version_input_make(const struct instance *instance, struct version_input *out, struct err *err) {
     char text[2048];
     int length =
@@ -25,8 +33,7 @@ bool version_input_make(const struct instance *instance, struct version_input *o
     if (length < 0 || (size_t)length >= sizeof text)
         return err_set(err, ERR_LIMIT, "the attributes of instance %s are too long", instance->sop_instance_uid);
     struct version_input input = {.instance = instance};
-    if (!digest_hex(text, (size_t)length, input.attributes, err) ||
-        !digest_hex(instance->part10, instance->part10_size, input.blob, err))
+    if (!digest_hex(text, (size_t)length, input.attributes, err) || !content_digest(instance, input.blob, err))
         return false;
     *out = input;
     return true;
