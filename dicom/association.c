@@ -246,11 +246,21 @@ void association_abort(struct association *association) {
     association_interrupt(association);
 }
 
-void association_close(struct association *association) {
+bool association_has_bytes(struct association *association, int wait_s) {
+    return shim_dul_has_bytes(association->dul, wait_s);
+}
+
+void association_answer_release(struct association *association) {
     struct err ignored = {0};
+    if (association->ending != ENDING_RELEASE_ANSWER)
+        return;
+    (void)!shim_dul_release(association->dul, SHIM_SIDE_SERVER, &ignored);
+    association->ending = ENDING_NOTHING;
+}
+
+void association_close(struct association *association) {
     association_unreserve(association);
-    if (association->ending == ENDING_RELEASE_ANSWER)
-        (void)!shim_dul_release(association->dul, SHIM_SIDE_SERVER, &ignored);
+    association_answer_release(association);
     if (association->dul != NULL)
         shim_dul_free(association->dul, association->ending == ENDING_ABORT);
     if (association->socket >= 0)

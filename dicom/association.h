@@ -33,6 +33,10 @@ bool association_accept(struct association *association, const char *const *sop_
                         struct err *err) PULMO_MUST_USE;
 enum association_reject { REJECT_CALLED_AET, REJECT_CALLING_AET, REJECT_LIMIT, REJECT_CONGESTION, REJECT_CONTEXT_NAME };
 void association_reject(struct association *association, enum association_reject reason);
+/* False: the peer has said nothing for wait_s. */
+bool association_has_bytes(struct association *association, int wait_s);
+/* The answer to a release that was read, before association_close would send it. */
+void association_answer_release(struct association *association);
 /* Release answered or abort sent as fits, then frees. */
 void association_close(struct association *association);
 void association_close_at(struct association **association);

@@ -19,6 +19,7 @@ enum {
     WAITING_MAX = 256,            /* peers that have not said who they are; they hold no association slot */
     WAITING_MAX_AN_ADDRESS = 128, /* of one address, so that it cannot keep others out */
     PATIENCE_MS = 1000,           /* with one that waits, when another asks for its place */
+    ECHO_WAIT_S = 1,              /* for a command, before an association is told of that has sent none or C-ECHO */
     ASSOCIATIONS_DEFAULT = 16
 };
 
@@ -57,6 +58,7 @@ struct worker {
     struct worker *next;
     uint64_t id;
     bool is_open; /* accepted: holds an association slot */
+    bool told;    /* the sink of events knows of the association */
     bool interrupted;
     bool answering;              /* has a whole command at hand: a stop lets it finish and be answered */
     int64_t since_ms;            /* monotonic */
@@ -211,10 +213,21 @@ static bool set_answering(struct worker *worker, bool answering) {
     return goes_on;
 }
 
+/* To record an association costs a commit, in turn with those of all that is being received. Who only asks whether we
+ * are alive is answered without it: C-ECHO and release leave nothing behind that a record would have to precede. So an
+ * association is told of before its first other command, when it rests, or, at the latest, after it has ended. */
+static void tell_opened(struct worker *worker) {
+    if (!worker->told)
+        tell(worker, DICOM_EVENT_ASSOCIATION_OPENED, 0, "", "");
+    worker->told = true;
+}
+
 /* One command with its answer; false when the association is over. */
 static bool serve_command(struct worker *worker, const struct command *command, struct err *err) {
     if (command->kind == COMMAND_RELEASE || command->kind == COMMAND_ABORT || !set_answering(worker, true))
         return false;
+    if (command->kind != COMMAND_ECHO)
+        tell_opened(worker);
     const bool answered = answer(worker, command, err);
     return set_answering(worker, false) && answered;
 }
@@ -225,11 +238,16 @@ static void serve(struct worker *worker) {
     for (bool more = true; more;) {
         struct command command;
         set_deadline(worker, worker->scp->timeout_s + TRANSFER_MAX_S);
+        if (!worker->told && !association_has_bytes(worker->association, ECHO_WAIT_S))
+            tell_opened(worker);
         if (!command_read(worker->association, worker->scp->instance_bytes_max, &command, &err))
             break;
         more = serve_command(worker, &command, &err);
         command_free(worker->association, &command);
     }
+    if (!worker->told)
+        association_answer_release(worker->association);
+    tell_opened(worker);
     if (err.kind == ERR_INPUT || err.kind == ERR_LIMIT)
         tell(worker, DICOM_EVENT_PROTOCOL_ERROR, 0, "", err.text);
     const char *ended = err.kind != ERR_NONE ? err.text : "released or aborted";
@@ -313,7 +331,6 @@ static bool open_association(struct worker *worker) {
         tell(worker, DICOM_EVENT_PROTOCOL_ERROR, 0, "", err.text);
         return false;
     }
-    tell(worker, DICOM_EVENT_ASSOCIATION_OPENED, 0, "", "");
     return true;
 }
 
