@@ -79,24 +79,14 @@ static const struct event_row {
     [EVENT_NOT_STORED] = {"instance not stored", "", "", 0, LOG_ERROR}, /* the refusal is audited */
 };
 
-/* An event, and whether it is told on its own. */
+/* An event, and whether it is told on its own; so with the opening that a closing tells as well. */
 struct occurrence {
     const struct dicom_event *event;
-    bool told;
+    bool told, opening_told;
 };
 
-/* In one commit with what other associations write: a C-ECHO's two events need not wait for a turn of their own. */
-static bool record(struct store *store, void *context, struct err *err) {
-    const struct occurrence *occurrence = context;
-    const struct dicom_event *event = occurrence->event;
-    const struct event_row *row = &event_rows[event->kind];
-    if (event->kind == DICOM_EVENT_ASSOCIATION_OPENED &&
-        !store_association_opened(store, event->association_id, event->calling_aet, event->peer_address, err))
-        return false;
-    if (event->kind == DICOM_EVENT_ASSOCIATION_CLOSED && !store_association_closed(store, event->association_id, err))
-        return false;
-    if (!occurrence->told)
-        return true;
+static bool audit_event(struct store *store, const struct dicom_event *event, const struct event_row *row,
+                        struct err *err) {
     char detail[512];
     snprintf(detail, sizeof detail, "%s; called %s; instance %s; status 0x%04X; %s", row->name,
              event->called_aet ? event->called_aet : "", event->sop_instance_uid ? event->sop_instance_uid : "-",
@@ -111,21 +101,53 @@ static bool record(struct store *store, void *context, struct err *err) {
     return store_audit_append(store, &audit, err);
 }
 
+static bool audit_opening(struct store *store, const struct dicom_event *closed, struct err *err) {
+    struct dicom_event opened = *closed;
+    opened.detail = "";
+    return audit_event(store, &opened, &event_rows[DICOM_EVENT_ASSOCIATION_OPENED], err);
+}
+
+/* In one commit with what other associations write. */
+static bool record(struct store *store, void *context, struct err *err) {
+    const struct occurrence *occurrence = context;
+    const struct dicom_event *event = occurrence->event;
+    if (event->kind == DICOM_EVENT_ASSOCIATION_OPENED &&
+        !store_association_opened(store, event->association_id, event->calling_aet, event->peer_address, err))
+        return false;
+    if (event->kind == DICOM_EVENT_ASSOCIATION_CLOSED && !event->was_unknown &&
+        !store_association_closed(store, event->association_id, err))
+        return false;
+    if (occurrence->opening_told && !audit_opening(store, event, err))
+        return false;
+    return !occurrence->told || audit_event(store, event, &event_rows[event->kind], err);
+}
+
+/* Counts it; true when it is to be told on its own, and logged then. */
+static bool note(struct reception *reception, const struct dicom_event *event, enum dicom_event_kind kind) {
+    const struct event_row *row = &event_rows[kind];
+    const char *peer = event->peer_address ? event->peer_address : "";
+    if (!tally_note(reception->tally, (int)kind, peer, pulmo_monotonic_ms()))
+        return false;
+    log_event(row->level, "scp", row->name, "peer=%s calling=\"%s\" status=0x%04X detail=\"%s\"", peer,
+              event->calling_aet ? event->calling_aet : "", event->status,
+              event->detail && kind == event->kind ? event->detail : "");
+    return true;
+}
+
 static void on_event(void *context, const struct dicom_event *event) {
     struct reception *reception = context;
-    const struct event_row *row = &event_rows[event->kind];
-    const char *peer = event->peer_address ? event->peer_address : "";
-    struct occurrence occurrence = {event, tally_note(reception->tally, (int)event->kind, peer, pulmo_monotonic_ms())};
-    if (occurrence.told)
-        log_event(row->level, "scp", row->name, "peer=%s calling=\"%s\" status=0x%04X detail=\"%s\"", peer,
-                  event->calling_aet ? event->calling_aet : "", event->status, event->detail ? event->detail : "");
-    else if (event->kind > DICOM_EVENT_ASSOCIATION_CLOSED) /* nothing to note of it but its number */
+    struct occurrence occurrence = {.event = event};
+    const bool in_store = event->kind <= DICOM_EVENT_ASSOCIATION_CLOSED && !event->was_unknown;
+    if (event->was_unknown)
+        occurrence.opening_told = note(reception, event, DICOM_EVENT_ASSOCIATION_OPENED);
+    occurrence.told = note(reception, event, event->kind);
+    if (!in_store && !occurrence.told && !occurrence.opening_told) /* nothing to note of it but its number */
         return;
     struct err err = {0};
     bool recorded = store_journal_run(reception->journal, record, &occurrence, &err);
-    if (!recorded && event->kind == DICOM_EVENT_ASSOCIATION_CLOSED)
+    if (!recorded && event->kind == DICOM_EVENT_ASSOCIATION_CLOSED && in_store)
         persist_closing_add(&reception->closings, event->association_id);
-    if (!recorded && occurrence.told)
+    if (!recorded && (occurrence.told || occurrence.opening_told))
         log_err(LOG_ERROR, "scp", "event not recorded", &err);
 }
 

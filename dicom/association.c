@@ -250,9 +250,13 @@ bool association_has_bytes(struct association *association, int wait_s) {
     return shim_dul_has_bytes(association->dul, wait_s);
 }
 
+bool association_is_released(const struct association *association) {
+    return association->ending == ENDING_RELEASE_ANSWER;
+}
+
 void association_answer_release(struct association *association) {
     struct err ignored = {0};
-    if (association->ending != ENDING_RELEASE_ANSWER)
+    if (!association_is_released(association))
         return;
     (void)!shim_dul_release(association->dul, SHIM_SIDE_SERVER, &ignored);
     association->ending = ENDING_NOTHING;

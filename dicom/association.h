@@ -35,7 +35,9 @@ enum association_reject { REJECT_CALLED_AET, REJECT_CALLING_AET, REJECT_LIMIT, R
 void association_reject(struct association *association, enum association_reject reason);
 /* False: the peer has said nothing for wait_s. */
 bool association_has_bytes(struct association *association, int wait_s);
-/* The answer to a release that was read, before association_close would send it. */
+/* The peer has asked for a release, which is not answered yet. */
+bool association_is_released(const struct association *association);
+/* That answer, before association_close would send it. */
 void association_answer_release(struct association *association);
 /* Release answered or abort sent as fits, then frees. */
 void association_close(struct association *association);

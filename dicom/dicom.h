@@ -25,6 +25,7 @@ struct dicom_event { /* borrowed; for the audit trail: no patient data */
     const char *calling_aet, *called_aet, *peer_address, *sop_instance_uid, *detail;
     uint16_t status;
     uint64_t association_id;
+    bool was_unknown; /* closed: OPENED was not told before; nothing but C-ECHO came between the two */
 };
 typedef void dicom_event_sink(void *context, const struct dicom_event *event);
 

@@ -19,6 +19,7 @@ enum {
     WAITING_MAX = 256,            /* peers that have not said who they are; they hold no association slot */
     WAITING_MAX_AN_ADDRESS = 128, /* of one address, so that it cannot keep others out */
     PATIENCE_MS = 1000,           /* with one that waits, when another asks for its place */
+    LEAVING_MAX = 64,             /* associations that are answered and not yet on record: a thread each */
     ECHO_WAIT_S = 1,              /* for a command, before an association is told of that has sent none or C-ECHO */
     ASSOCIATIONS_DEFAULT = 16
 };
@@ -51,14 +52,18 @@ static const char *const TRANSFER_SYNTAXES[] = {
 };
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
+/* WAITING: for its request, or to be told why not; OPEN: accepted, holds an association slot; LEAVING: answered for the
+ * last time, it is still being put on record. */
+enum stage { WAITING, OPEN, LEAVING, STAGES };
+
 /* One connection and its thread. Listed in the SCP from its acceptance until just before it is closed. */
 struct worker {
     struct dicom_scp *scp;
     struct association *association;
     struct worker *next;
     uint64_t id;
-    bool is_open; /* accepted: holds an association slot */
-    bool told;    /* the sink of events knows of the association */
+    enum stage stage;
+    bool told; /* the sink of events knows of the association */
     bool interrupted;
     bool answering;              /* has a whole command at hand: a stop lets it finish and be answered */
     int64_t since_ms;            /* monotonic */
@@ -84,23 +89,24 @@ struct dicom_scp {
     pthread_mutex_t lock; /* of the list and the counts */
     pthread_cond_t ended;
     struct worker *workers;
-    size_t waiting, open;
+    size_t count[STAGES];
 };
 
 /* ---- events ------------------------------------------------------------------------------------------ */
 
-static void tell(const struct worker *worker, enum dicom_event_kind kind, uint16_t status, const char *instance_uid,
-                 const char *detail) {
-    const struct dicom_event event = {.kind = kind,
-                                      .calling_aet = worker->request.calling_aet,
-                                      .called_aet = worker->request.called_aet,
-                                      .peer_address = worker->peer,
-                                      .sop_instance_uid = instance_uid,
-                                      .detail = detail,
-                                      .status = status,
-                                      .association_id = worker->id};
+static void tell_event(const struct worker *worker, struct dicom_event event) {
+    event.calling_aet = worker->request.calling_aet;
+    event.called_aet = worker->request.called_aet;
+    event.peer_address = worker->peer;
+    event.association_id = worker->id;
     if (worker->scp->events != NULL)
         worker->scp->events(worker->scp->context, &event);
+}
+
+static void tell(const struct worker *worker, enum dicom_event_kind kind, uint16_t status, const char *instance_uid,
+                 const char *detail) {
+    tell_event(worker, (struct dicom_event){
+                           .kind = kind, .status = status, .sop_instance_uid = instance_uid, .detail = detail});
 }
 
 /* ---- C-STORE ----------------------------------------------------------------------------------------- */
@@ -213,13 +219,52 @@ static bool set_answering(struct worker *worker, bool answering) {
     return goes_on;
 }
 
+/* The lock is held. */
+static void set_stage(struct worker *worker, enum stage stage) {
+    worker->scp->count[worker->stage]--;
+    worker->scp->count[stage]++;
+    worker->stage = stage;
+}
+
 /* To record an association costs a commit, in turn with those of all that is being received. Who only asks whether we
  * are alive is answered without it: C-ECHO and release leave nothing behind that a record would have to precede. So an
- * association is told of before its first other command, when it rests, or, at the latest, after it has ended. */
+ * association is told of before its first other command, when it rests, or, at the latest, when it has ended. */
 static void tell_opened(struct worker *worker) {
     if (!worker->told)
         tell(worker, DICOM_EVENT_ASSOCIATION_OPENED, 0, "", "");
     worker->told = true;
+}
+
+/* The answer to a release gives the slot back: a peer that comes again at once finds it free. Not when too many are on
+ * their way out already: then the record comes first, and whoever asks too often is slowed down by it. */
+static bool leave(struct worker *worker) {
+    struct dicom_scp *scp = worker->scp;
+    if (worker->told || !association_is_released(worker->association))
+        return false;
+    pthread_mutex_lock(&scp->lock);
+    const bool may_leave = scp->count[LEAVING] < LEAVING_MAX;
+    if (may_leave)
+        set_stage(worker, LEAVING);
+    pthread_cond_broadcast(&scp->ended);
+    pthread_mutex_unlock(&scp->lock);
+    if (may_leave)
+        association_answer_release(worker->association);
+    return may_leave;
+}
+
+/* Says how an association ended; of one that left, in one event that it was there. */
+static void tell_closed(struct worker *worker, const struct err *err) {
+    const char *ended = err->kind != ERR_NONE ? err->text : "released or aborted";
+    const bool left = leave(worker);
+    if (!left)
+        tell_opened(worker);
+    if (err->kind == ERR_INPUT || err->kind == ERR_LIMIT)
+        tell(worker, DICOM_EVENT_PROTOCOL_ERROR, 0, "", err->text);
+    tell_event(worker, (struct dicom_event){
+                           .kind = DICOM_EVENT_ASSOCIATION_CLOSED,
+                           .was_unknown = left,
+                           .sop_instance_uid = "",
+                           .detail = atomic_load(&worker->scp->drained) ? "aborted, since reception stops" : ended});
 }
 
 /* One command with its answer; false when the association is over. */
@@ -245,34 +290,24 @@ static void serve(struct worker *worker) {
         more = serve_command(worker, &command, &err);
         command_free(worker->association, &command);
     }
-    if (!worker->told)
-        association_answer_release(worker->association);
-    tell_opened(worker);
-    if (err.kind == ERR_INPUT || err.kind == ERR_LIMIT)
-        tell(worker, DICOM_EVENT_PROTOCOL_ERROR, 0, "", err.text);
-    const char *ended = err.kind != ERR_NONE ? err.text : "released or aborted";
-    tell(worker, DICOM_EVENT_ASSOCIATION_CLOSED, 0, "",
-         atomic_load(&worker->scp->drained) ? "aborted, since reception stops" : ended);
+    tell_closed(worker, &err);
 }
 
 /* The lock is held. */
 static size_t count_open(const struct dicom_scp *scp, const char *peer) {
     size_t same = 0;
     for (const struct worker *worker = scp->workers; worker != NULL; worker = worker->next)
-        same += worker->is_open && strcmp(worker->peer, peer) == 0;
+        same += worker->stage == OPEN && strcmp(worker->peer, peer) == 0;
     return same;
 }
 
 static bool take_slot(struct worker *worker) {
     struct dicom_scp *scp = worker->scp;
     pthread_mutex_lock(&scp->lock);
-    const bool free_slot = scp->open < scp->associations_max && !atomic_load(&scp->stopping) &&
+    const bool free_slot = scp->count[OPEN] < scp->associations_max && !atomic_load(&scp->stopping) &&
                            count_open(scp, worker->peer) < scp->associations_max_an_address;
-    if (free_slot) {
-        worker->is_open = true;
-        scp->waiting--;
-        scp->open++;
-    }
+    if (free_slot)
+        set_stage(worker, OPEN);
     pthread_mutex_unlock(&scp->lock);
     return free_slot;
 }
@@ -345,14 +380,11 @@ static void end(struct worker *worker) {
         link = &(*link)->next;
     *link = worker->next;
     pthread_mutex_unlock(&scp->lock);
-    const bool was_open = worker->is_open;
+    const enum stage stage = worker->stage;
     association_close(worker->association);
     free(worker);
     pthread_mutex_lock(&scp->lock);
-    if (was_open)
-        scp->open--;
-    else
-        scp->waiting--;
+    scp->count[stage]--;
     pthread_cond_broadcast(&scp->ended);
     pthread_mutex_unlock(&scp->lock);
 }
@@ -371,7 +403,7 @@ static struct worker *longest_waiting(const struct dicom_scp *scp, const char *p
     struct worker *longest = NULL;
     size_t count = 0;
     for (struct worker *worker = scp->workers; worker != NULL; worker = worker->next) {
-        if (worker->is_open || worker->interrupted || (peer != NULL && strcmp(worker->peer, peer) != 0))
+        if (worker->stage != WAITING || worker->interrupted || (peer != NULL && strcmp(worker->peer, peer) != 0))
             continue;
         count++;
         longest = worker;
@@ -399,7 +431,7 @@ static void list(struct worker *worker) {
     pthread_mutex_lock(&scp->lock);
     worker->next = scp->workers;
     scp->workers = worker;
-    scp->waiting++;
+    scp->count[WAITING]++;
     pthread_mutex_unlock(&scp->lock);
 }
 
@@ -552,7 +584,7 @@ void dicom_scp_refuse(struct dicom_scp *scp) {
 /* Those in progress may end by themselves until the deadline; the lock is held. */
 static void wait_for_open(struct dicom_scp *scp) {
     const struct timespec until = {.tv_sec = scp->stop_by_ms / 1000, .tv_nsec = scp->stop_by_ms % 1000 * 1000000};
-    while (scp->open > 0)
+    while (scp->count[OPEN] > 0)
         if (pthread_cond_timedwait(&scp->ended, &scp->lock, &until) != 0)
             return;
 }
@@ -563,7 +595,7 @@ static void abort_reading(struct dicom_scp *scp) {
         if (worker->answering || worker->interrupted)
             continue;
         worker->interrupted = true;
-        if (worker->is_open)
+        if (worker->stage == OPEN)
             association_abort(worker->association);
         else
             association_interrupt(worker->association);
@@ -581,7 +613,7 @@ void dicom_scp_stop(struct dicom_scp *scp) {
     pthread_join(scp->thread, NULL); /* before the last look at the list: it adds to it */
     pthread_mutex_lock(&scp->lock);
     abort_reading(scp);
-    while (scp->open + scp->waiting > 0)
+    while (scp->count[WAITING] + scp->count[OPEN] + scp->count[LEAVING] > 0)
         pthread_cond_wait(&scp->ended, &scp->lock);
     pthread_mutex_unlock(&scp->lock);
     scp_free(scp);
