@@ -146,11 +146,14 @@ static bool put_decide(struct store *store, struct journal_put *put, struct err 
     return true;
 }
 
+/* Most instances are new: that is tried before anything is read. Where the rows know better, they ask for a decision. */
 static bool put_commit(struct store_journal *journal, struct store *store, struct journal_put *put, bool *sync_failed,
                        struct err *err) {
-    for (int tries = 0; tries < INSTANCE_DECISIONS_MAX; tries++) {
+    put->put.decision = (struct version_decision){.version = VERSION_FIRST};
+    put->put.journaled = true;
+    for (int tries = 0; tries <= INSTANCE_DECISIONS_MAX; tries++) {
         struct group_ticket ticket = {.work = put_work, .context = put};
-        if (!put_decide(store, put, err))
+        if (tries > 0 && !put_decide(store, put, err))
             return false;
         ticket.descriptor = put->put.journaled ? put->place.descriptor : -1;
         if (!group_run(&journal->group, &ticket)) {
@@ -164,7 +167,7 @@ static bool put_commit(struct store_journal *journal, struct store *store, struc
                    put->put.input.instance->sop_instance_uid);
 }
 
-/* The bytes go out before they are digested, so that the disk and the processor work at one time. */
+/* The bytes go out before what is not digested yet is: the disk and the processor work at one time. */
 static bool put_try(struct store_journal *journal, struct store *store, const struct instance *instance,
                     struct place place, struct err *err) {
     struct journal_put put = {.put = {.now_ms = pulmo_now_ms()}, .place = place};
