@@ -157,8 +157,9 @@ bool store_job_fail(struct store *store, const struct store_job *job, const stru
 bool store_jobs_open(struct store *store, unsigned kinds_mask, int64_t *out, struct err *err) PULMO_MUST_USE;
 bool store_study_requeue(struct store *store, const char *study_uid, const char *actor, struct err *err) PULMO_MUST_USE;
 /* Waits until some process wrote to the store since the last call (this handle's own writes included) or timeout_ms
- * have passed (at most a minute counts). The wake-up between the processes, instead of polling: nothing due -> wait ->
- * look again. What comes due by the clock alone (quiet time, back-off) needs a timeout as short as its delay may be. */
+ * have passed (at most a minute counts); some 20 ms after the write, so that a burst of commits is looked at once. The
+ * wake-up between the processes, instead of polling: nothing due -> wait -> look again. What comes due by the clock
+ * alone (quiet time, back-off) needs a timeout as short as its delay may be. */
 bool store_wait(struct store *store, int64_t timeout_ms, struct err *err) PULMO_MUST_USE;
 
 /* Paths of a study's instances (current version of each SOP instance), owned: store_paths_free. */
