@@ -63,13 +63,13 @@ struct worker {
     struct worker *next;
     uint64_t id;
     enum stage stage;
-    bool told; /* the sink of events knows of the association */
     bool interrupted;
     bool answering;              /* has a whole command at hand: a stop lets it finish and be answered */
     int64_t since_ms;            /* monotonic */
     _Atomic int64_t deadline_ms; /* monotonic */
     struct shim_request request;
     char peer[64];
+    bool told; /* the sink of events knows of the association; asked by its thread alone */
 };
 
 struct dicom_scp {
