@@ -3,6 +3,7 @@
 #include "dicom/socket.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -247,7 +248,8 @@ void association_abort(struct association *association) {
 }
 
 bool association_has_bytes(struct association *association, int wait_s) {
-    return shim_dul_has_bytes(association->dul, wait_s);
+    struct pollfd ready = {.fd = association->control, .events = POLLIN};
+    return poll(&ready, 1, wait_s * 1000) != 0; /* of an error the read will tell */
 }
 
 bool association_is_released(const struct association *association) {

@@ -33,7 +33,7 @@ bool association_accept(struct association *association, const char *const *sop_
                         struct err *err) PULMO_MUST_USE;
 enum association_reject { REJECT_CALLED_AET, REJECT_CALLING_AET, REJECT_LIMIT, REJECT_CONGESTION, REJECT_CONTEXT_NAME };
 void association_reject(struct association *association, enum association_reject reason);
-/* False: the peer has said nothing for wait_s. */
+/* False: the peer has said nothing for wait_s. Of a server. */
 bool association_has_bytes(struct association *association, int wait_s);
 /* The peer has asked for a release, which is not answered yet. */
 bool association_is_released(const struct association *association);

@@ -159,8 +159,6 @@ struct shim_pdv {
     const uint8_t *data; /* borrowed until the next read */
     size_t size;
 };
-/* False: nothing has come for wait_s, and the connection is still there. */
-bool shim_dul_has_bytes(struct shim_dul *dul, int wait_s);
 /* ERR_NETWORK: closed or silent for timeout_s; ERR_INPUT: not the DICOM protocol. */
 bool shim_dul_read(struct shim_dul *dul, int timeout_s, struct shim_pdv *out, struct err *err) PULMO_MUST_USE;
 /* Writes a whole command or data set, cut to the peer's PDU size. */

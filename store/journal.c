@@ -146,7 +146,8 @@ static bool put_decide(struct store *store, struct journal_put *put, struct err 
     return true;
 }
 
-/* Most instances are new: that is tried before anything is read. Where the rows know better, they ask for a decision. */
+/* Most instances are new: that is tried before anything is read. Where the rows know better, they ask for a decision.
+ */
 static bool put_commit(struct store_journal *journal, struct store *store, struct journal_put *put, bool *sync_failed,
                        struct err *err) {
     put->put.decision = (struct version_decision){.version = VERSION_FIRST};
