@@ -8,16 +8,18 @@
 #define ALPHA_MAX 190.0F /* the anatomy stays visible under the hottest spot */
 #define STEPS 256
 
-/* matplotlib's "inferno" (van der Walt and Smith, CC0) at ninths of its range; linear between them. */
-static const uint8_t inferno[10][3] = {{0x00, 0x00, 0x04}, {0x1b, 0x0c, 0x41}, {0x4a, 0x0c, 0x6b}, {0x78, 0x1c, 0x6d},
-                                       {0xa5, 0x2c, 0x60}, {0xcf, 0x44, 0x46}, {0xed, 0x69, 0x25}, {0xfb, 0x9b, 0x06},
-                                       {0xf7, 0xd1, 0x3d}, {0xfc, 0xff, 0xa4}};
+/* matplotlib's "inferno" (van der Walt and Smith, CC0) at ninths of its range, linear between them, without its pale
+ * end: the hottest colour lies on a nodule, which a lung window shows white. */
+#define PARTS 7
+static const uint8_t inferno[PARTS + 1][3] = {{0x00, 0x00, 0x04}, {0x1b, 0x0c, 0x41}, {0x4a, 0x0c, 0x6b},
+                                              {0x78, 0x1c, 0x6d}, {0xa5, 0x2c, 0x60}, {0xcf, 0x44, 0x46},
+                                              {0xed, 0x69, 0x25}, {0xfb, 0x9b, 0x06}};
 
 /* Colour and alpha of each of STEPS degrees of heat. Cold is transparent; alpha grows in proportion to heat. */
 static void palette_make(uint8_t palette[STEPS][4]) {
     for (int step = 0; step < STEPS; step++) {
-        float heat = (float)step / (STEPS - 1), at = heat * 9;
-        int low = at < 8 ? (int)at : 8;
+        float heat = (float)step / (STEPS - 1), at = heat * PARTS;
+        int low = at < PARTS - 1 ? (int)at : PARTS - 1;
         float part = at - (float)low;
         for (int channel = 0; channel < 3; channel++)
             palette[step][channel] =

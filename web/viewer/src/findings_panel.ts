@@ -93,7 +93,7 @@ export class FindingsPanel {
 
   private review(): string {
     const rule = this.reading.result.analysis?.review_rule;
-    return `Uncertain: the passes differ more than usual. Please look twice.${rule ? ` ${rule}` : ""}`;
+    return `Review: less certain than most findings. Please look twice.${rule ? ` ${rule}` : ""}`;
   }
 
   private verdictChip(item: Item): HTMLElement | false {

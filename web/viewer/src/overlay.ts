@@ -22,7 +22,7 @@ export interface Draft {
 
 export class Overlay {
   readonly canvas = document.createElement("canvas");
-  state: OverlayState = { heat: true, contours: true, marks: true, kind: "cam", opacity: 0.4 };
+  state: OverlayState = { heat: true, contours: true, marks: true, kind: "cam", opacity: 0.7 };
   items: Item[] = [];
   selected = 0;
   draft: Draft | undefined;
