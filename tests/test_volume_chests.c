@@ -37,9 +37,9 @@ static void expect_chest(const char *name, const struct volume *source) {
     assert_true(verdict.quality.left_ml > verdict.quality.right_ml / 3);
 }
 
-/* The sanitizers look at memory, not at verdicts, and are ten times slower: three hosts do for them. */
+/* The sanitizers look at memory, not at verdicts, and are ten times slower: one host does for them. */
 #if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
-#define HOSTS 3
+#define HOSTS 1
 #else
 #define HOSTS 15
 #endif
