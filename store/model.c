@@ -22,11 +22,8 @@ bool model_audit(struct store *store, const char *action, const char *actor, con
 
 /* ---- reading ----------------------------------------------------------------------------------------- */
 
-bool store_model_active(struct store *store, char sha256[65], struct err *err) {
-    PULMO_SCOPED(sql_done_at)
-    sqlite3_stmt *statement = sql_prepare(
-        store, "SELECT model_sha256 FROM model_promotion WHERE rolled_back_ms IS NULL ORDER BY id DESC LIMIT 1",
-        SQL_NO_VALUES, err);
+bool model_digest(struct store *store, const char *sql, char sha256[65], struct err *err) {
+    PULMO_SCOPED(sql_done_at) sqlite3_stmt *statement = sql_prepare(store, sql, SQL_NO_VALUES, err);
     bool row = false;
     if (!statement || !sql_step(store, statement, &row, err))
         return false;
@@ -34,6 +31,12 @@ bool store_model_active(struct store *store, char sha256[65], struct err *err) {
     if (row)
         sql_column_text(statement, 0, sha256, DIGEST_HEX_SIZE);
     return true;
+}
+
+bool store_model_active(struct store *store, char sha256[65], struct err *err) {
+    return model_digest(
+        store, "SELECT model_sha256 FROM model_promotion WHERE rolled_back_ms IS NULL ORDER BY id DESC LIMIT 1", sha256,
+        err);
 }
 
 #define MODEL_COLUMNS                                                                                               \

@@ -4,6 +4,8 @@
 
 #include "store/store.h"
 
+/* The digest that the first row of a query holds; empty when it has none. */
+bool model_digest(struct store *store, const char *sql, char sha256[65], struct err *err) PULMO_MUST_USE;
 /* ERR_NOT_FOUND unless the model is installed. */
 bool model_installed(struct store *store, const char *sha256, struct err *err) PULMO_MUST_USE;
 /* The model is no shadow any more; nothing when it was none. Needs an open write transaction. */

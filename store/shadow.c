@@ -14,15 +14,7 @@
 /* ---- which model ------------------------------------------------------------------------------------- */
 
 bool store_model_shadowing(struct store *store, char sha256[65], struct err *err) {
-    PULMO_SCOPED(sql_done_at)
-    sqlite3_stmt *statement = sql_prepare(store, "SELECT model_sha256 FROM model_shadow", SQL_NO_VALUES, err);
-    bool row = false;
-    if (!statement || !sql_step(store, statement, &row, err))
-        return false;
-    sha256[0] = '\0';
-    if (row)
-        sql_column_text(statement, 0, sha256, DIGEST_HEX_SIZE);
-    return true;
+    return model_digest(store, "SELECT model_sha256 FROM model_shadow", sha256, err);
 }
 
 static bool shadow_begin(struct store *store, const char *sha256, const char *actor, struct err *err) {
