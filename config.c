@@ -77,6 +77,12 @@ static const struct config_key keys[] = {
     {"devices", KIND_INTEGER, FIELD(devices), "1", 1, 8,
      "Sessions that share the work of one analysis, each with its part of the threads; one that fails is left out and "
      "its work done again. Results do not depend on it."},
+    {"backend", KIND_CHOICE, FIELD(backend), "auto|cpu|cuda", 0, 0,
+     "Where the networks run: cuda = on an NVIDIA card, cpu = on the processor, auto = on the card where there is one. "
+     "Without plugin, driver, library or card the processor takes over, and the result says so. A card needs devices = "
+     "1."},
+    {"backend_plugin", KIND_TEXT, FIELD(backend_plugin), "", 0, 0,
+     "The plugin for the card, pulmo_cuda.so; empty = the one installed beside the program."},
     {"workers_min", KIND_INTEGER, FIELD(workers_min), "1", 1, 32,
      "Analysis processes that always run; each takes up to 1.5 GiB for a CT of 300 slices."},
     {"workers_max", KIND_INTEGER, FIELD(workers_max), "1", 0, 32,

@@ -26,6 +26,7 @@ struct config {
     char precision[8]; /* auto, fp32, mixed */
     int64_t threads, devices, workers_min, workers_max, worker_idle_s, passes, seed;
     double operating_point, dropout;
+    char backend[8], backend_plugin[CONFIG_TEXT_SIZE];
     /* return to the PACS */
     char destinations[CONFIG_LIST_SIZE]; /* AET@host:port, ... */
     char destination_tls_ca[CONFIG_TEXT_SIZE];

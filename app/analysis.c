@@ -6,6 +6,7 @@
 #include "uncertainty/uncertainty.h"
 #include "workers.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -20,7 +21,18 @@ static struct infer_session *session_open(const struct config *config, const str
                                           const struct infer_precision *precision, struct err *err) {
     int64_t processors = sysconf(_SC_NPROCESSORS_ONLN), threads = config->threads ? config->threads : processors;
     int64_t part = threads * (device + 1) / config->devices - threads * device / config->devices;
-    const struct infer_session_config session = {.threads = part > 1 ? (unsigned)part : 1, .precision = precision};
+    struct infer_session_config session = {.threads = part > 1 ? (unsigned)part : 1, .precision = precision};
+    char plugin[4096], cache[4096];
+    if (!infer_backend_find(config->backend, &session.backend)) {
+        err_set(err, ERR_CONFIG, "backend = %s", config->backend);
+        return NULL;
+    }
+    if (!install_beside(config->backend_plugin, "pulmo_cuda.so", plugin, err))
+        return NULL;
+    snprintf(cache, sizeof cache, "%s/cuda", config->data_folder);
+    session.plugin = config->devices > 1 ? NULL : plugin;
+    session.no_plugin = "devices > 1 shares out the processor's work";
+    session.plugin_cache = cache;
     return infer_session_new(engine->model, &session, err);
 }
 
@@ -83,7 +95,7 @@ bool engine_set_precision(struct engine *engine, const struct config *config, co
 }
 
 const char *engine_precision(const struct engine *engine) {
-    return infer_session_precision(engine->session) ? "mixed" : "fp32";
+    return infer_session_precision_name(engine->session);
 }
 
 size_t analysis_recomputed(const struct findings *findings) {
@@ -211,14 +223,11 @@ bool analysis_judge_volume(struct engine *engine, const struct volume *source, s
            (volume_mask_outside(out->iso, out->lungs, MODEL_MARGIN_MM, err) && judge_distribution(engine, out, err));
 }
 
-static bool find(struct engine *engine, struct analysis *out, struct mark *mark, struct err *err) {
-    const struct infer_model_info *info = infer_model_info(engine->model);
+static bool detect_and_estimate(struct engine *engine, struct analysis *out, struct mark *mark, struct err *err) {
     if (!infer_detect(engine->session, out->iso, out->lungs, &out->findings, err))
         return false;
     infer_session_detect_figures(engine->session, &out->detection);
     lap(mark, &out->timings.detect, &out->processor.detect);
-    if (!uncertainty_study_seed(out->run.configured_seed, out->series->series_uid, info->sha256, &out->study_seed, err))
-        return false;
     struct uncertainty_config config = {.seed = out->study_seed,
                                         .passes = out->run.passes,
                                         .dropout = out->run.dropout,
@@ -226,6 +235,23 @@ static bool find(struct engine *engine, struct analysis *out, struct mark *mark,
     if (!uncertainty_estimate(engine->session, out->iso, &config, &out->findings, err))
         return false;
     lap(mark, &out->timings.uncertainty, &out->processor.uncertainty);
+    return true;
+}
+
+/* One back-end does all of a study: when a card fails after the detection, the processor begins anew. */
+static bool find(struct engine *engine, struct analysis *out, struct mark *mark, struct err *err) {
+    const struct infer_model_info *info = infer_model_info(engine->model);
+    struct err failure = {0};
+    if (!uncertainty_study_seed(out->run.configured_seed, out->series->series_uid, info->sha256, &out->study_seed, err))
+        return false;
+    bool on_card = strcmp(infer_backend_name(engine->session), "cpu") != 0;
+    if (!detect_and_estimate(engine, out, mark, &failure)) {
+        if (!on_card || strcmp(infer_backend_name(engine->session), "cpu") != 0)
+            return err_set(err, failure.kind, "%s", failure.text);
+        findings_free(&out->findings);
+        if (!detect_and_estimate(engine, out, mark, err))
+            return false;
+    }
     bool good = locate(out, err) && segment(engine, out, err);
     lap(mark, &out->timings.segment, &out->processor.segment);
     return good;

@@ -23,7 +23,7 @@ bool engine_open_files(const struct config *config, const struct model_files *fi
 bool engine_set_precision(struct engine *engine, const struct config *config, const struct infer_precision *precision,
                           struct err *err) PULMO_MUST_USE;
 void engine_close(struct engine *engine);
-/* "fp32" or "mixed": recorded in the result. */
+/* "fp32" or "mixed", of a card "fp16": recorded in the result. */
 const char *engine_precision(const struct engine *engine);
 /* Findings whose detection was computed again in fp32. */
 size_t analysis_recomputed(const struct findings *findings);

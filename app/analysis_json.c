@@ -60,8 +60,10 @@ static void add_model(cJSON *document, const struct engine *engine) {
     cJSON_AddStringToObject(model, "sha256", info->sha256);
     cJSON_AddStringToObject(document, "backend", infer_backend_name(engine->session));
     cJSON_AddStringToObject(document, "backend_detail", infer_backend_detail(engine->session));
-    cJSON_AddStringToObject(document, "library", infer_backend_library());
-    cJSON_AddStringToObject(document, "instruction_set", infer_backend_instruction_set());
+    cJSON_AddStringToObject(document, "backend_wanted", infer_backend_wanted_name(engine->session));
+    cJSON_AddStringToObject(document, "backend_reason", infer_backend_reason(engine->session));
+    cJSON_AddStringToObject(document, "library", infer_session_library(engine->session));
+    cJSON_AddStringToObject(document, "instruction_set", infer_session_instruction_set(engine->session));
     cJSON_AddStringToObject(document, "precision", engine_precision(engine));
 }
 
@@ -224,5 +226,7 @@ bool analysis_json_comparable(const struct bytes *document, struct bytes *out, s
     cJSON_DeleteItemFromObjectCaseSensitive(json, "processor_ms");
     cJSON_DeleteItemFromObjectCaseSensitive(json, "peak_rss_bytes");
     cJSON_DeleteItemFromObjectCaseSensitive(json, "work");
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "backend_wanted");
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "backend_reason");
     return print_into(json, out, err);
 }

@@ -181,6 +181,7 @@ struct dicom_report artifacts_report(const struct analysis *analysis, const stru
         .model_version = info->version,
         .model_sha256 = info->sha256,
         .backend = infer_backend_detail(engine->session),
+        .backend_reason = infer_backend_stands_in(engine->session) ? infer_backend_reason(engine->session) : NULL,
         .passes = analysis->run.passes,
         .dropout = analysis->run.dropout,
         .operating_point = analysis->run.operating_point,

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 struct request {
-    const char *out, *config_path, *model, *threads, *passes, *dropout, *seed, *operating_point;
+    const char *out, *config_path, *model, *threads, *passes, *dropout, *seed, *operating_point, *backend;
     bool json;
 };
 
@@ -18,9 +18,10 @@ struct request {
 static bool configure(const struct request *request, struct config *config, struct err *err) {
     if (!command_config(request->config_path, config, err))
         return false;
-    const char *const overrides[][2] = {{"model", request->model},   {"threads", request->threads},
-                                        {"passes", request->passes}, {"dropout", request->dropout},
-                                        {"seed", request->seed},     {"operating_point", request->operating_point}};
+    const char *const overrides[][2] = {{"model", request->model},    {"threads", request->threads},
+                                        {"passes", request->passes},  {"dropout", request->dropout},
+                                        {"seed", request->seed},      {"operating_point", request->operating_point},
+                                        {"backend", request->backend}};
     for (size_t index = 0; index < sizeof overrides / sizeof *overrides; index++)
         if (overrides[index][1] && !config_set(config, overrides[index][0], overrides[index][1], err))
             return false;
@@ -114,7 +115,8 @@ static int run(int argc, char **argv) {
                                              {"--passes", &request.passes, NULL},
                                              {"--dropout", &request.dropout, NULL},
                                              {"--seed", &request.seed, NULL},
-                                             {"--operating-point", &request.operating_point, NULL}};
+                                             {"--operating-point", &request.operating_point, NULL},
+                                             {"--backend", &request.backend, NULL}};
     int count = command_options(argc, argv, options, sizeof options / sizeof *options);
     if (count < 1)
         return command_usage(&command_analyze);
@@ -134,6 +136,8 @@ static int run(int argc, char **argv) {
         !failure.kind)
         err_set(&failure, ERR_INTERNAL, "the analysis failed without a reason");
     progress_clock_stop(&clock);
+    if (infer_backend_stands_in(engine.session))
+        fprintf(stderr, "pulmo analyze: on the processor: %s\n", infer_backend_reason(engine.session));
     int status = report(&request, &engine, &analysis, &failure);
     engine_close(&engine);
     return status;
@@ -142,5 +146,5 @@ static int run(int argc, char **argv) {
 const struct command command_analyze = {
     "analyze",
     "analyze PATH... [--out DIR] [--json] [-c FILE] [--model FILE] [--threads N] [--passes N] [--dropout P] [--seed N] "
-    "[--operating-point P]",
+    "[--operating-point P] [--backend NAME]",
     "one study from files, without a server", run};

@@ -100,14 +100,17 @@ static bool open_engine(struct replay *replay, const struct config *config, bool
     const struct finding_origin *origin = &replay->origin;
     struct err ignored = {0};
     char other[320];
+    struct config pinned = *config; /* the back-end of the result, where this machine has it */
+    enum infer_backend backend;
+    if (infer_backend_find(origin->backend, &backend))
+        snprintf(pinned.backend, sizeof pinned.backend, "%s", origin->backend);
     if (*origin->instruction_set && !infer_backend_limit(origin->instruction_set, &ignored))
         fprintf(stderr, "pulmo replay: %s\n", ignored.text);
-    struct config full = *config;
-    if (!config_set(&full, "precision", "fp32", err) || !open_model(replay, &full, named, err))
+    if (!config_set(&pinned, "precision", "fp32", err) || !open_model(replay, &pinned, named, err))
         return false;
     const struct infer_model_info *info = infer_model_info(replay->engine.model);
     if (strcmp(info->sha256, origin->model_sha256) == 0)
-        return take_precision(replay, config, err);
+        return take_precision(replay, &pinned, err);
     snprintf(other, sizeof other, "%s is %s, version %s, sha256 %s",
              named ? "the one named" : "that of the configuration", info->name, info->version, info->sha256);
     return missing_model(origin, other, err);

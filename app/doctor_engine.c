@@ -31,9 +31,12 @@ void doctor_model(struct doctor *doctor) {
         return;
     }
     const struct infer_model_info *info = infer_model_info(engine.model);
-    doctor_say(doctor, DOCTOR_OK, "%s %s, %s, digests right (sha256 %.16s...), %s; %lld installed", info->name,
-               info->version, *store->active_model ? "promoted" : "of the configuration", info->sha256,
-               infer_backend_detail(engine.session), (long long)store->models);
+    bool stands_in = infer_backend_stands_in(engine.session);
+    doctor_say(doctor, stands_in ? DOCTOR_WARNING : DOCTOR_OK,
+               "%s %s, %s, digests right (sha256 %.16s...), %s%s%s; %lld installed", info->name, info->version,
+               *store->active_model ? "promoted" : "of the configuration", info->sha256,
+               infer_backend_detail(engine.session), stands_in ? "; no card: " : "",
+               stands_in ? infer_backend_reason(engine.session) : "", (long long)store->models);
     engine_close(&engine);
 }
 

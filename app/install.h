@@ -8,5 +8,8 @@
  * (build/pulmo) or installed below <prefix>/share/pulmo. ERR_CONFIG when there is none. */
 bool install_find(const char *configured, const char *in_tree, const char *installed, char out[4096],
                   struct err *err) PULMO_MUST_USE;
+/* `configured` when it is not empty, otherwise the name beside the program or below <prefix>/lib/pulmo, whether or not
+ * it is there. */
+bool install_beside(const char *configured, const char *name, char out[4096], struct err *err) PULMO_MUST_USE;
 
 #endif

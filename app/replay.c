@@ -18,8 +18,8 @@ static size_t condition(const char *what, const char *recorded, const char *here
 size_t replay_print_conditions(const struct finding_origin *origin, const struct engine *engine) {
     return condition("pulmo version", origin->pulmo, PULMO_VERSION) +
            condition("back-end", origin->backend, infer_backend_name(engine->session)) +
-           condition("library", origin->library, infer_backend_library()) +
-           condition("instruction set", origin->instruction_set, infer_backend_instruction_set()) +
+           condition("library", origin->library, infer_session_library(engine->session)) +
+           condition("instruction set", origin->instruction_set, infer_session_instruction_set(engine->session)) +
            condition("precision", origin->precision, engine_precision(engine));
 }
 

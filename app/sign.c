@@ -160,6 +160,7 @@ static bool write_signed(struct appliance *appliance, const struct signing *sign
     finding_json_review_rule(&signing->document, report.review_rule, sizeof report.review_rule);
     report.model_sha256 = signing->result.model_sha256;
     report.backend = signing->result.backend;
+    report.backend_reason = NULL; /* of this process, not of the result; its own report says it */
     report.findings = signing->findings;
     report.finding_count = signing->finding_count;
     report.time_ms = pulmo_now_ms();

@@ -123,6 +123,18 @@ static void record_dropped(struct appliance *appliance, const struct store_job *
     }
 }
 
+/* One line where the back-end is another one than before, with the reason. */
+static void log_backend(struct appliance *appliance) {
+    const struct infer_session *session = appliance->engine.session;
+    const char *name = infer_backend_name(session);
+    if (appliance->backend && strcmp(appliance->backend, name) == 0)
+        return;
+    appliance->backend = name; /* a constant of the engine */
+    log_event(infer_backend_stands_in(session) ? LOG_WARNING : LOG_INFO, "worker", "back-end",
+              "name=%s wanted=%s detail=\"%s\" reason=\"%s\"", name, infer_backend_wanted_name(session),
+              infer_backend_detail(session), infer_backend_reason(session));
+}
+
 bool job_analyse(struct appliance *appliance, const struct store_job *job, struct err *err) {
     PULMO_SCOPED(store_paths_free) struct store_paths paths = {0};
     if (!store_study_verify(appliance->store, job->study_uid, err) ||
@@ -137,6 +149,7 @@ bool job_analyse(struct appliance *appliance, const struct store_job *job, struc
         analysis_make(&appliance->engine, (const char *const *)paths.items, paths.count, &run, &analysis, &failure) &&
         store_analysis(appliance, job, &analysis, &failure);
     record_dropped(appliance, job);
+    log_backend(appliance);
     if (made)
         return true;
     if (job_error_is_permanent(&failure)) {
@@ -189,6 +202,7 @@ static bool run(const struct config *config, int64_t idle_ms, struct err *err) {
     struct appliance appliance = {.config = config, .idle_ms = idle_ms, .store = processes_store_open(config, err)};
     bool good = appliance.store && open_engine(&appliance, err);
     if (good) {
+        log_backend(&appliance);
         good = store_device_uid(appliance.store, appliance.device_uid, err) &&
                job_loop(&appliance, 1U << STORE_JOB_ANALYSE | 1U << STORE_JOB_SIGN | 1U << STORE_JOB_SHADOW, job_any,
                         "worker", err);

@@ -18,6 +18,7 @@ struct appliance { /* what the steps of a job need */
     char device_uid[DICOM_UID_SIZE];
     int64_t idle_ms;          /* the loop ends when no job came for so long; 0 = never */
     uint32_t devices_dropped; /* bit n = device n is out, and that is written down */
+    const char *backend;      /* name of what ran last, as far as it is in the log */
 };
 bool job_analyse(struct appliance *appliance, const struct store_job *job, struct err *err) PULMO_MUST_USE;
 /* The shadow's opinion of a result's images (app/shadow.c). */

@@ -191,7 +191,8 @@ struct dicom_report {
     const struct refusals *refusals; /* non-empty: a refused study */
     const char *failure;             /* non-NULL: a failed study */
     const char *model_name, *model_version, *model_sha256, *backend;
-    char precision[96]; /* of the detector's layers; "" = fp32 throughout */
+    const char *backend_reason; /* why the processor stands in for a card; NULL = it does not */
+    char precision[96];         /* of the detector's layers; "" = fp32 throughout */
     uint32_t passes;
     double dropout, operating_point;
     char review_rule[DICOM_REVIEW_RULE_SIZE]; /* what "review" is worth, beside findings that carry it; "" = not said */

@@ -5,14 +5,16 @@
 /* ---- algorithm --------------------------------------------------------------------------------------- */
 
 static void algorithm_parameters(const struct dicom_report *report, char *out, size_t size) {
-    snprintf(out, size, "model=sha256:%s backend=%s%s%s passes=%u dropout=%g operating_point=%g seed=%llu",
-             report->model_sha256, report->backend, *report->precision ? " precision=" : "", report->precision,
-             report->passes, report->dropout, report->operating_point, (unsigned long long)report->seed);
+    const char *reason = report->backend_reason ? report->backend_reason : "";
+    snprintf(out, size, "model=sha256:%s backend=%s%s%s%s%s%s passes=%u dropout=%g operating_point=%g seed=%llu",
+             report->model_sha256, report->backend, *reason ? " (" : "", reason, *reason ? ")" : "",
+             *report->precision ? " precision=" : "", report->precision, report->passes, report->dropout,
+             report->operating_point, (unsigned long long)report->seed);
 }
 
 static bool put_algorithm(struct shim_dataset *parent, enum sr_relation relation, const struct dicom_report *report,
                           struct err *err) {
-    char parameters[512];
+    char parameters[1024];
     algorithm_parameters(report, parameters, sizeof parameters);
     return sr_put_text(parent, relation, SR_ALGORITHM_NAME, report->model_name, err) &&
            sr_put_text(parent, relation, SR_ALGORITHM_VERSION, report->model_version, err) &&

@@ -45,20 +45,29 @@ static void cube_mirror(float *cube, int side, uint32_t flip) {
 
 /* Whole voxels: the crop starts at floor(centre) - (side / 2 - 1), so that the candidate lies between the two middle
  * voxels or on the first of them. */
-static bool crop_cut(const struct task *task, const double center_lps_mm[3], float *out, struct err *err) {
+static bool crop_start(const struct task *task, const double center_lps_mm[3], int64_t start[3], struct err *err) {
     double ijk[3];
-    int64_t start[3];
-    int side = task->session->model->side;
     if (!grid_to_ijk(&task->iso->grid, center_lps_mm, ijk))
         return err_set(err, ERR_INPUT, "the volume's grid is singular");
     for (int axis = 0; axis < 3; axis++) {
         double middle = floor(ijk[axis] + CROP_TOLERANCE);
         if (!(fabs(middle) < 1e6))
             return err_set(err, ERR_INPUT, "the candidate lies %g voxels away", ijk[axis]);
-        start[axis] = (int64_t)middle - (side / 2 - 1);
+        start[axis] = (int64_t)middle - (task->session->model->side / 2 - 1);
     }
-    infer_frame_cut(task->iso, start, side, out);
     return true;
+}
+
+static bool crop_cut(const struct task *task, const double center_lps_mm[3], float *out, struct err *err) {
+    int64_t start[3];
+    if (!crop_start(task, center_lps_mm, start, err))
+        return false;
+    infer_frame_cut(task->iso, start, task->session->model->side, out);
+    return true;
+}
+
+static bool drops(const struct infer_candidate_config *config) {
+    return config->pass_count > 0 && config->dropout != 0;
 }
 
 static void add_textures(const float logits[TEXTURES], double sums[TEXTURES]) {
@@ -178,6 +187,73 @@ static bool candidate_run(void *context, struct lane *lane, size_t index, struct
     return true;
 }
 
+static bool processor_run(struct task *task, struct err *err) {
+    struct infer_session *session = task->session;
+    for (unsigned device = 0; device < infer_session_devices(session); device++) {
+        struct infer_session *of = infer_device(session, device);
+        if (!infer_session_processor(of, err) || !infer_session_tail(of, task->batch, err))
+            return false;
+    }
+    const struct devices_work work = {
+        .place = INFER_PLACE_CANDIDATES, .count = task->candidates->count, .job = candidate_run, .context = task};
+    return infer_devices_run(session, &work, NULL, err);
+}
+
+/* ---- on a card --------------------------------------------------------------------------------------------------- */
+
+static bool starts_make(const struct task *task, int32_t (*starts)[3], struct err *err) {
+    int64_t start[3];
+    for (size_t n = 0; n < task->candidates->count; n++) {
+        if (!crop_start(task, task->candidates->items[n].center_lps_mm, start, err))
+            return err_within(err, "candidate %zu", n);
+        for (int axis = 0; axis < 3; axis++)
+            starts[n][axis] = (int32_t)start[axis];
+    }
+    return true;
+}
+
+/* What came of candidate `index`: outputs of the trunk are the same for all of its passes. */
+static void card_take(struct task *task, const struct plugin_results *results, size_t index) {
+    struct sums sums = {0};
+    for (uint32_t pass = 0; pass < task->batch; pass++)
+        for (int which = 0; which < CANDIDATE_OUTPUTS; which++) {
+            bool in_tail = task->session->model->candidate_outputs[which].in_tail;
+            size_t entry = in_tail ? index * task->batch + pass : index;
+            sums_add(&sums, which, results->values[which] + entry * results->sizes[which], pass, 0);
+        }
+    result_fill(task, &sums, &task->out[index]);
+}
+
+static bool card_run(struct task *task, struct err *err) {
+    size_t count = task->candidates->count;
+    PULMO_SCOPED(infer_plugin_results_clear) struct plugin_results results = {0};
+    PULMO_SCOPED(pulmo_free_at) int32_t(*starts)[3] = pulmo_alloc(count, sizeof *starts, err);
+    const struct cuda_keys keys = {.active = drops(task->config),
+                                   .seed = task->config->seed,
+                                   .candidate = task->config->candidate,
+                                   .rate = task->config->dropout};
+    if (!starts || !starts_make(task, starts, err) ||
+        !infer_plugin_candidates(task->session->plugin, task->iso, (const int32_t(*)[3])starts, count, task->batch,
+                                 &keys, &results, err))
+        return false;
+    for (size_t n = 0; n < count; n++)
+        card_take(task, &results, n);
+    return true;
+}
+
+/* What began on the card does not end elsewhere: a failure ends the run, and the next study, or this one from its
+ * beginning, is the processor's. Mirror images are the processor's: a model that wants them opens no card. */
+static bool task_run(struct task *task, struct err *err) {
+    struct infer_session *session = task->session;
+    struct err why = {0};
+    if (session->on_processor || task->candidates->count == 0 || task->flips > 1)
+        return processor_run(task, err);
+    if (card_run(task, &why))
+        return true;
+    infer_session_leave_card(session, &why, true);
+    return err_set(err, ERR_INTERNAL, "the card failed: %s", why.text);
+}
+
 static bool config_check(const struct infer_candidate_config *config, struct err *err) {
     if (config->pass_count > FINDING_PASSES_MAX)
         return err_set(err, ERR_LIMIT, "%u passes, more than %d", config->pass_count, FINDING_PASSES_MAX);
@@ -203,17 +279,12 @@ bool infer_candidates(struct infer_session *session, const struct volume *iso, c
                         .flips = flips,
                         .batch = equal ? flips : config->pass_count,
                         .equal = equal};
-    for (unsigned device = 0; device < infer_session_devices(session); device++)
-        if (!infer_session_tail(infer_device(session, device), task.batch, err))
-            return false;
     PULMO_SCOPED(pulmo_free_at)
     struct infer_candidate_result *results = pulmo_alloc(candidates->count, sizeof *results, err);
     if (!results)
         return false;
     task.out = results;
-    const struct devices_work work = {
-        .place = INFER_PLACE_CANDIDATES, .count = candidates->count, .job = candidate_run, .context = &task};
-    if (!infer_devices_run(session, &work, NULL, err))
+    if (!task_run(&task, err))
         return false;
     memcpy(out, results, candidates->count * sizeof *out);
     return true;

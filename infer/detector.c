@@ -37,15 +37,18 @@ static size_t tile_count(const struct detection *detection) {
     return (size_t)(detection->tiles[0] * detection->tiles[1] * detection->tiles[2]);
 }
 
-static bool detection_begin(struct detection *detection, struct err *err) {
+static void grid_lay(struct detection *detection) {
     const struct grid *grid = &detection->iso->grid;
-    int64_t inner = inner_side(detection->session->model), count = 1;
+    int64_t inner = inner_side(detection->session->model);
     for (int axis = 0; axis < 3; axis++) {
         int64_t side = grid->size_ijk[2 - axis];
         detection->cells[axis] = (side + MODEL_STRIDE - 1) / MODEL_STRIDE;
         detection->tiles[axis] = (side + inner - 1) / inner;
-        count *= detection->cells[axis];
     }
+}
+
+static bool maps_make(struct detection *detection, struct err *err) {
+    int64_t count = detection->cells[0] * detection->cells[1] * detection->cells[2];
     detection->maps = pulmo_alloc(MAP_CHANNELS * (size_t)count, sizeof(float), err);
     for (int64_t n = 0; detection->maps && n < MAP_CHANNELS * count; n++)
         detection->maps[n] = EMPTY_LOGIT;
@@ -306,18 +309,57 @@ void infer_session_detect_figures(const struct infer_session *session, struct in
     *out = session->detect_figures;
 }
 
+/* ---- on a card --------------------------------------------------------------------------------------------------- */
+
+static bool card_detect(struct infer_session *session, const struct volume *iso, const struct mask *lungs,
+                        struct marks *marks, struct err *err) {
+    size_t count = 0;
+    PULMO_SCOPED(pulmo_free_at)
+    struct cuda_mark *found = pulmo_alloc(session->model->candidates_max, sizeof *found, err);
+    if (!found || !infer_plugin_detect(session->plugin, iso, lungs, found, &count, &session->detect_figures, err))
+        return false;
+    for (size_t n = 0; n < count; n++) {
+        struct mark mark = {.diameter_mm = found[n].diameter_mm, .logit = found[n].logit, .cell = found[n].cell};
+        memcpy(mark.at, found[n].at, sizeof mark.at);
+        if (!mark_add(marks, &mark, err))
+            return false;
+    }
+    return true;
+}
+
+/* What every device would say of the same data is no fault of the card, though halves overflow where floats do not. */
+static bool is_of_data(enum err_kind kind) {
+    return kind == ERR_INPUT || kind == ERR_UNSUPPORTED || kind == ERR_LIMIT;
+}
+
+static bool processor_detect(struct detection *detection, struct marks *marks, struct err *err) {
+    struct infer_session *session = detection->session;
+    for (unsigned device = 0; device < infer_session_devices(session); device++)
+        if (!infer_session_processor(infer_device(session, device), err))
+            return false;
+    if (!maps_make(detection, err) || !tiles_run(detection, err) || !find_marks(detection, marks, err))
+        return false;
+    suppress(marks, session->model->candidates_max);
+    return true;
+}
+
+/* A study begins here, so a card that fails leaves all of it to the processor. */
 bool infer_detect(struct infer_session *session, const struct volume *iso, const struct mask *lungs,
                   struct findings *out, struct err *err) {
     PULMO_SCOPED(detection_clear) struct detection detection = {.session = session, .iso = iso, .lungs = lungs};
     PULMO_SCOPED(marks_clear) struct marks marks = {0};
+    struct err why = {0};
     if (!infer_frame_check(iso, err))
         return false;
     if (memcmp(iso->grid.size_ijk, lungs->grid.size_ijk, sizeof iso->grid.size_ijk) != 0)
         return err_set(err, ERR_INPUT, "the lung mask has another grid than the volume");
-    if (!detection_begin(&detection, err))
-        return false;
-    if (!tiles_run(&detection, err) || !find_marks(&detection, &marks, err))
-        return false;
-    suppress(&marks, session->model->candidates_max);
-    return findings_fill(&detection, &marks, out, err);
+    grid_lay(&detection);
+    bool done = session->plugin && card_detect(session, iso, lungs, &marks, &why);
+    session->on_processor = !done;
+    if (done)
+        session->why_not = (struct err){0};
+    else if (session->plugin)
+        infer_session_leave_card(session, &why, !is_of_data(why.kind));
+    marks.count = done ? marks.count : 0;
+    return (done || processor_detect(&detection, &marks, err)) && findings_fill(&detection, &marks, out, err);
 }

@@ -41,8 +41,14 @@ bool infer_model_files_read(const char *model_json_path, struct model_files *out
 void infer_model_free(struct infer_model *model);
 const struct infer_model_info *infer_model_info(const struct infer_model *model);
 
-/* In which precision each convolution of the detector runs; the candidate network, the gate and the gradient map always
- * run in fp32. A plan belongs to a model and to a processor: infer_calibrate makes one. */
+/* Where the networks run: on the processor, or on a card through a plugin (infer/cuda/). AUTO and CUDA both take the
+ * card where there is one and the processor where there is none. */
+enum infer_backend { INFER_BACKEND_AUTO = 0, INFER_BACKEND_CPU, INFER_BACKEND_CUDA };
+/* "auto", "cpu", "cuda". False for another name. */
+bool infer_backend_find(const char *name, enum infer_backend *out);
+
+/* In which precision each convolution of the detector runs on the processor; the candidate network, the gate and the
+ * gradient map always run in fp32. A plan belongs to a model and to a processor: infer_calibrate makes one. */
 #define INFER_LAYERS_MAX 128
 struct infer_precision {
     char layers[INFER_LAYERS_MAX + 1]; /* in the graph's order: f = fp32, b = bf16, i = int8 */
@@ -72,19 +78,35 @@ bool infer_calibrate(const struct infer_model *model, const struct volume *iso, 
 
 struct infer_session_config {
     unsigned threads;                        /* 0 = all processors */
-    const struct infer_precision *precision; /* NULL = fp32; borrowed for the call */
+    const struct infer_precision *precision; /* on the processor; NULL = fp32; borrowed for the call */
+    enum infer_backend backend;
+    const char *plugin;       /* file of the plugin; NULL = none, ... */
+    const char *no_plugin;    /* ... because of this; NULL = none was named */
+    const char *plugin_cache; /* folder where it keeps what it has prepared for the card; NULL = nowhere */
 };
 /* ERR_INPUT, ERR_UNSUPPORTED when the precision does not fit the model or this processor. */
 struct infer_session *infer_session_new(const struct infer_model *model, const struct infer_session_config *config,
                                         struct err *err);
 void infer_session_free(struct infer_session *session);
 const struct infer_model *infer_session_model(const struct infer_session *session);
-/* NULL = fp32 throughout. */
-const struct infer_precision *infer_session_precision(const struct infer_session *session);
-const char *infer_backend_name(const struct infer_session *session); /* "cpu" */
-/* "oneDNN 2.6.3, avx512_core_vnni": what a replay must match. */
+/* "cpu" or "cuda": what the session's last study ran on, before the first one what it is going to run on. A card that
+ * fails leaves its study to the processor, from the beginning, so that one back-end does all of a study. */
+const char *infer_backend_name(const struct infer_session *session);
+enum infer_backend infer_backend_wanted(const struct infer_session *session);
+const char *infer_backend_wanted_name(const struct infer_session *session);
+/* Why it is not the card, a sentence; "" where it is, or where the processor was asked for. */
+const char *infer_backend_reason(const struct infer_session *session);
+/* Whether the processor stands in for a card that was asked for, or whose plugin is installed. */
+bool infer_backend_stands_in(const struct infer_session *session);
+/* "oneDNN 2.6.3, avx512_core_vnni" or "NVIDIA ..., cuDNN 9.19.0, sm_90": what a replay must match. */
 const char *infer_backend_detail(const struct infer_session *session);
-/* The two halves of it, which are constants of the process. */
+const char *infer_session_library(const struct infer_session *session);
+const char *infer_session_instruction_set(const struct infer_session *session);
+/* Of the detector's layers on the processor; NULL = fp32 throughout, or a card, which has one precision. */
+const struct infer_precision *infer_session_precision(const struct infer_session *session);
+/* "fp32" or "mixed", of a card "fp16". */
+const char *infer_session_precision_name(const struct infer_session *session);
+/* Those of the processor, which are constants of the process. */
 const char *infer_backend_library(void);
 const char *infer_backend_instruction_set(void);
 /* From now on no newer instructions than those of the named set, as infer_backend_instruction_set names it. Only before

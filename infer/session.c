@@ -42,30 +42,52 @@ static unsigned thread_count(const struct infer_session_config *config) {
     return wanted > WORKERS_MAX ? WORKERS_MAX : wanted;
 }
 
-/* The detector's tile in the precision wanted, and what is computed again in fp32 where that is another. */
-static bool detector_stages(struct infer_session *session, const struct infer_precision *precision, struct err *err) {
-    const struct graph *graph = session->model->detector;
-    struct shape tile = cube(session->model->tile);
+/* Kept for the time when the processor is to run. Member by member: what lies behind the letters and the ranges must
+ * not tell two sessions apart. */
+static bool precision_take(struct infer_session *session, const struct infer_precision *precision, struct err *err) {
     if (!precision)
-        return stage_new(graph, &tile, session->threads, false, &session->detector, err);
-    if (!stage_fill(infer_program_new_mixed(graph, &tile, precision, err), session->threads, &session->detector, err))
+        return true;
+    if (!infer_precision_check(session->model->detector, precision, err))
         return err_within(err, "mixed precision");
     if (!infer_precision_is_mixed(precision))
         return true;
-    /* member by member: what lies behind the letters and the ranges must not tell two sessions apart */
     size_t layers = strlen(precision->layers);
     memcpy(session->precision.layers, precision->layers, layers);
     memcpy(session->precision.ranges, precision->ranges, layers * sizeof *precision->ranges);
     session->precision.weight_max = precision->weight_max;
-    return stage_new(graph, &tile, session->threads, false, &session->whole, err);
+    return true;
 }
 
-bool infer_session_is_mixed(const struct infer_session *session) {
-    return session->whole.program != NULL;
+/* The detector's tile in the precision wanted, and what is computed again in fp32 where that is another. */
+static bool detector_stages(struct infer_session *session, struct err *err) {
+    const struct graph *graph = session->model->detector;
+    struct shape tile = cube(session->model->tile);
+    if (!*session->precision.layers)
+        return stage_new(graph, &tile, session->threads, false, &session->detector, err);
+    if (!session->whole.program && !stage_new(graph, &tile, session->threads, false, &session->whole, err))
+        return false;
+    return stage_fill(infer_program_new_mixed(graph, &tile, &session->precision, err), session->threads,
+                      &session->detector, err) ||
+           err_within(err, "mixed precision");
 }
 
-const struct infer_precision *infer_session_precision(const struct infer_session *session) {
-    return infer_session_is_mixed(session) ? &session->precision : NULL;
+bool infer_session_processor(struct infer_session *session, struct err *err) {
+    struct shape crop = cube(session->model->side);
+    return (session->detector.program || detector_stages(session, err)) &&
+           (session->trunk.program ||
+            stage_new(session->model->trunk, &crop, session->threads, false, &session->trunk, err));
+}
+
+static void card_open(struct infer_session *session, const struct infer_session_config *config) {
+    session->on_processor = true;
+    if (session->wanted == INFER_BACKEND_CPU)
+        return;
+    if (config && config->plugin)
+        session->plugin = infer_plugin_open(session->model, config->plugin, config->plugin_cache, &session->why_not);
+    else
+        err_set(&session->why_not, ERR_NOT_FOUND, "%s",
+                config && config->no_plugin ? config->no_plugin : "no CUDA plugin was named");
+    session->on_processor = session->plugin == NULL;
 }
 
 struct infer_session *infer_session_new(const struct infer_model *model, const struct infer_session_config *config,
@@ -75,11 +97,12 @@ struct infer_session *infer_session_new(const struct infer_model *model, const s
         return NULL;
     session->model = model;
     session->threads = thread_count(config);
-    struct shape crop = cube(model->side);
+    session->wanted = config ? config->backend : INFER_BACKEND_AUTO;
+    card_open(session, config);
     struct shape frame = {
         .rank = 5, .dims = {GATE_TURNS, INFER_GATE_CHANNELS, INFER_GATE_SLICES, INFER_GATE_ROWS, INFER_GATE_COLUMNS}};
-    if (detector_stages(session, config ? config->precision : NULL, err) &&
-        stage_new(model->trunk, &crop, session->threads, false, &session->trunk, err) &&
+    if (precision_take(session, config ? config->precision : NULL, err) &&
+        (session->plugin || infer_session_processor(session, err)) &&
         (!model->gate || stage_new(model->gate, &frame, 1, false, &session->gate, err)))
         return session;
     infer_session_free(session);
@@ -89,6 +112,7 @@ struct infer_session *infer_session_new(const struct infer_model *model, const s
 void infer_session_free(struct infer_session *session) {
     if (!session)
         return;
+    infer_plugin_close(session->plugin);
     stage_clear(&session->detector);
     stage_clear(&session->whole);
     stage_clear(&session->trunk);
@@ -103,14 +127,70 @@ const struct infer_model *infer_session_model(const struct infer_session *sessio
     return session->model;
 }
 
+/* ---- which back-end ---------------------------------------------------------------------------------------------- */
+
+void infer_session_leave_card(struct infer_session *session, const struct err *why, bool for_good) {
+    session->on_processor = true;
+    session->why_not = *why;
+    if (!for_good)
+        return;
+    infer_plugin_close(session->plugin);
+    session->plugin = NULL;
+}
+
+static const char *const backend_names[] = {"auto", "cpu", "cuda"};
+
+bool infer_backend_find(const char *name, enum infer_backend *out) {
+    for (size_t index = 0; index < sizeof backend_names / sizeof *backend_names; index++)
+        if (strcmp(backend_names[index], name) == 0) {
+            *out = (enum infer_backend)index;
+            return true;
+        }
+    return false;
+}
+
+enum infer_backend infer_backend_wanted(const struct infer_session *session) {
+    return session->wanted;
+}
+
+const char *infer_backend_wanted_name(const struct infer_session *session) {
+    return backend_names[session->wanted];
+}
+
 const char *infer_backend_name(const struct infer_session *session) {
-    (void)session;
-    return "cpu";
+    return backend_names[session->on_processor ? INFER_BACKEND_CPU : INFER_BACKEND_CUDA];
+}
+
+const char *infer_backend_reason(const struct infer_session *session) {
+    return session->why_not.kind ? session->why_not.text : "";
+}
+
+bool infer_backend_stands_in(const struct infer_session *session) {
+    return session->why_not.kind && (session->wanted == INFER_BACKEND_CUDA || session->why_not.kind != ERR_NOT_FOUND);
 }
 
 const char *infer_backend_detail(const struct infer_session *session) {
-    (void)session;
-    return infer_backend_text();
+    return session->on_processor ? infer_backend_text() : infer_plugin_text(session->plugin);
+}
+
+const char *infer_session_library(const struct infer_session *session) {
+    return session->on_processor ? infer_backend_library() : infer_plugin_library(session->plugin);
+}
+
+const char *infer_session_instruction_set(const struct infer_session *session) {
+    return session->on_processor ? infer_backend_instruction_set() : infer_plugin_instruction_set(session->plugin);
+}
+
+bool infer_session_is_mixed(const struct infer_session *session) {
+    return session->on_processor && *session->precision.layers;
+}
+
+const struct infer_precision *infer_session_precision(const struct infer_session *session) {
+    return infer_session_is_mixed(session) ? &session->precision : NULL;
+}
+
+const char *infer_session_precision_name(const struct infer_session *session) {
+    return infer_session_is_mixed(session) ? "mixed" : session->on_processor ? "fp32" : "fp16";
 }
 
 const struct stage *infer_session_tail_of(const struct infer_session *session, uint32_t passes) {
@@ -182,4 +262,21 @@ bool infer_frame_cut(const struct volume *iso, const int64_t start[3], int side,
             any = row_cut(row, columns, start[0], side, out + ((int64_t)k * side + j) * side) || any;
         }
     return any;
+}
+
+bool infer_frame_any(const struct volume *iso, const int64_t start[3], int side) {
+    int64_t first[3], last[3]; /* of the cube, inside the volume */
+    for (int axis = 0; axis < 3; axis++) {
+        int64_t size = iso->grid.size_ijk[axis], end = start[axis] + side;
+        first[axis] = start[axis] > 0 ? start[axis] : 0;
+        last[axis] = end < size ? end : size;
+    }
+    for (int64_t k = first[2]; k < last[2]; k++)
+        for (int64_t j = first[1]; j < last[1]; j++) {
+            const int16_t *row = iso->hu + (k * iso->grid.size_ijk[1] + j) * iso->grid.size_ijk[0];
+            for (int64_t i = first[0]; i < last[0]; i++)
+                if (row[i] > FRAME_HU_MIN)
+                    return true;
+        }
+    return false;
 }

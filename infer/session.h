@@ -2,6 +2,7 @@
 #ifndef PULMO_INFER_SESSION_H
 #define PULMO_INFER_SESSION_H
 
+#include "infer/backend_plugin.h"
 #include "infer/devices.h"
 #include "infer/model.h"
 #include "infer/program.h"
@@ -15,13 +16,17 @@ struct stage {
 struct infer_session {
     const struct infer_model *model;
     unsigned threads;
-    struct infer_precision precision; /* of the detector; "" = fp32 */
-    struct stage detector, trunk;
-    struct stage whole;     /* where the detector is not fp32: the same tile in fp32 */
-    struct stage tails[2];  /* for one pass, and for the number of passes last asked for */
-    uint32_t tail_batch[2]; /* passes that each is compiled for; 0 = not yet */
-    struct stage gate;      /* one runner; none where the model has no gate */
-    struct stage gradient;  /* the detector with every activation kept; compiled at the first infer_cam */
+    enum infer_backend wanted;
+    struct plugin *plugin;            /* NULL = there is no card, or it has failed */
+    bool on_processor;                /* what runs now, and what ran last, does so without the plugin */
+    struct err why_not;               /* kind 0 = nothing to say */
+    struct infer_precision precision; /* of the processor's detector; "" = fp32 */
+    struct stage detector, trunk;     /* of the processor; made when it is to run them */
+    struct stage whole;               /* where its detector is not fp32: the same tile in fp32 */
+    struct stage tails[2];            /* for one pass, and for the number of passes last asked for */
+    uint32_t tail_batch[2];           /* passes that each is compiled for; 0 = not yet */
+    struct stage gate;                /* one runner; none where the model has no gate */
+    struct stage gradient;            /* the detector with every activation kept; compiled at the first infer_cam */
     unsigned gradient_workers;
     struct infer_session *peers[INFER_DEVICES_MAX - 1]; /* borrowed; devices 1 .. */
     unsigned peer_count;
@@ -31,6 +36,11 @@ struct infer_session {
     infer_fault *fault;
     void *fault_context;
 };
+
+/* The processor's programs of this session, unless they are made. */
+bool infer_session_processor(struct infer_session *session, struct err *err) PULMO_MUST_USE;
+/* The card has failed at something: this study runs on the processor, all later ones too if it is for good. */
+void infer_session_leave_card(struct infer_session *session, const struct err *why, bool for_good);
 
 /* The tail for that many passes, once infer_session_tail has compiled it. */
 const struct stage *infer_session_tail_of(const struct infer_session *session, uint32_t passes);
@@ -59,6 +69,8 @@ const float *infer_map_channel(const struct infer_model *model, const struct run
 /* A cube of `side` voxels that starts at `start` (i, j, k; may lie outside, where it is 0), normalised. Returns whether
  * anything in it is above 0. */
 bool infer_frame_cut(const struct volume *iso, const int64_t start[3], int side, float *out);
+/* What it would return, without cutting. */
+bool infer_frame_any(const struct volume *iso, const int64_t start[3], int side);
 /* ERR_INPUT unless the volume is isotropic at 1 mm. */
 bool infer_frame_check(const struct volume *iso, struct err *err) PULMO_MUST_USE;
 

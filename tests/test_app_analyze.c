@@ -219,6 +219,45 @@ static void a_refused_study(void **state) {
     cJSON_Delete(document);
 }
 
+static const char *text_of(const cJSON *document, const char *name) {
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(document, name));
+    assert_non_null(text);
+    return text;
+}
+
+static bool holds(const struct bytes *bytes, const char *text) {
+    return memmem(bytes->data, bytes->size, text, strlen(text)) != NULL;
+}
+
+/* A card that was asked for and is not there: the processor takes over, and document and report say why. Where there is
+ * one, both name it. */
+static void which_back_end_ran_and_why(void **state) {
+    (void)state;
+    char slice[128], out[128], report[192], fault[128] = "";
+    snprintf(slice, sizeof slice, "%s", below("chest/ct-0001.dcm"));
+    snprintf(out, sizeof out, "%s", below("card"));
+    assert_int_equal(RUN("/dev/null", "analyze", "--out", out, "--backend", "cuda", slice), 3);
+    snprintf(report, sizeof report, "%s/analysis.json", out);
+    PULMO_SCOPED(bytes_free) struct bytes text = read_all(report);
+    snprintf(report, sizeof report, "%s/sr.dcm", out);
+    PULMO_SCOPED(bytes_free) struct bytes sr = read_all(report);
+    cJSON *document = cJSON_Parse((const char *)text.data);
+    assert_true(conforms(document, schema, "document", fault));
+    assert_string_equal(text_of(document, "backend_wanted"), "cuda");
+    bool card = strcmp(text_of(document, "backend"), "cuda") == 0;
+    const char *reason = text_of(document, "backend_reason");
+    assert_int_equal(card, *reason == '\0');
+    assert_string_equal(text_of(document, "precision"), card ? "fp16" : "fp32");
+    assert_true(holds(&sr, text_of(document, "backend_detail")));
+    assert_true(card || holds(&sr, reason));
+    cJSON_Delete(document);
+    assert_int_equal(RUN("/dev/null", "analyze", "--backend", "tpu", slice), 2);
+
+    document = analyze(slice, 3);
+    assert_string_equal(text_of(document, "backend_wanted"), "auto");
+    cJSON_Delete(document);
+}
+
 static void a_failed_study(void **state) {
     (void)state;
     struct err err = {0};
@@ -272,9 +311,8 @@ static int remove_fixture(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(an_analysed_study),
-        cmocka_unit_test(a_refused_study),
-        cmocka_unit_test(a_failed_study),
+        cmocka_unit_test(an_analysed_study),          cmocka_unit_test(a_refused_study),
+        cmocka_unit_test(which_back_end_ran_and_why), cmocka_unit_test(a_failed_study),
         cmocka_unit_test(usage_and_a_full_disk),
     };
     return cmocka_run_group_tests(tests, make_fixture, remove_fixture);

@@ -58,6 +58,7 @@ static void errors_name_file_line_and_key(void **state) {
         {"precision = int4\n", ":1: precision = int4: must be one of auto|fp32|mixed"},
         {"precision = auto|fp32\n", ":1: precision = auto|fp32: must be one of auto|fp32|mixed"},
         {"precision =\n", ":1: precision = : must be one of auto|fp32|mixed"},
+        {"backend = gpu\n", ":1: backend = gpu: must be one of auto|cpu|cuda"},
         {"operating_point = nan\n", ":1: operating_point = nan: a number is expected"},
     };
     char path[] = "/tmp/pulmo-config-XXXXXX";
