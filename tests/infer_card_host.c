@@ -141,6 +141,11 @@ void card_conv_run(struct card *card, const struct card_conv *conv, const struct
     work_queue(card, &work);
 }
 
+bool card_loads_late(const struct card *card) {
+    (void)card;
+    return false;
+}
+
 bool card_record_begin(struct card *card, struct err *err) {
     card->recording = pulmo_alloc(1, sizeof *card->recording, err);
     if (card->recording)

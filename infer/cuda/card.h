@@ -49,6 +49,8 @@ size_t card_conv_workspace(const struct card_conv *conv);
 bool card_conv_cached(const struct card_conv *conv); /* the engine plan came from the cache */
 void card_conv_run(struct card *card, const struct card_conv *conv, const struct device_call *call, void *workspace);
 
+/* Whether work must have run once before it is recorded: libraries load what they need at their first run. */
+bool card_loads_late(const struct card *card);
 /* What is queued on the compute stream between begin and end is recorded instead of run. */
 bool card_record_begin(struct card *card, struct err *err) PULMO_MUST_USE;
 struct card_graph *card_record_end(struct card *card, struct err *err);

@@ -285,6 +285,10 @@ void card_conv_run(struct card *card, const struct card_conv *conv, const struct
 
 // ---- recordings -----------------------------------------------------------------------------------------------------
 
+bool card_loads_late(const struct card *) {
+    return true;
+}
+
 bool card_record_begin(struct card *card, struct err *err) {
     return healthy(card, err) &&
            passed(cudaStreamBeginCapture(card->streams[CARD_COMPUTE], cudaStreamCaptureModeRelaxed), "a recording",

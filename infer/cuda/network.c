@@ -132,8 +132,7 @@ static void steps_queue(struct network *network) {
         step_queue(network, i);
 }
 
-/* Constants, no keys, no fault; the inputs are zeros for the run before the recording, in which libraries load what
- * they load at their first run. */
+/* Constants, no keys, no fault; a first run on zeros where libraries need one before they are recorded. */
 static bool fill(struct network *network, struct err *err) {
     const struct device_plan *plan = network->plan;
     static const int32_t none = KERNEL_NO_FAULT;
@@ -148,7 +147,8 @@ static bool fill(struct network *network, struct err *err) {
         zero.on.fill.to = network_input(network, i);
         card_run(network->card, &zero, device_tensor_count(port_tensor(network, plan->inputs[i])));
     }
-    steps_queue(network);
+    if (card_loads_late(network->card))
+        steps_queue(network);
     return card_finish(network->card, err);
 }
 
