@@ -58,7 +58,8 @@ static int run(int argc, char **argv) {
         !command_integer(rounds, 1, 100000, &round_count))
         return command_usage(&bench_attention);
     config_defaults(&config);
-    if ((*model && !config_set(&config, "model", model, &err)) || !engine_open(&config, &engine, &err))
+    if (!config_set(&config, "backend", "cpu", &err) || (*model && !config_set(&config, "model", model, &err)) ||
+        !engine_open(&config, &engine, &err))
         return command_fail(&bench_attention, &err);
     bool good = infer_attention_measure(engine.session, (int)round_count, &figures, &err) &&
                 tile_measure(engine.session, &tile_s, &err);

@@ -36,7 +36,7 @@ static bool begin(struct devices *bench, struct err *err) {
     for (int index = 0; index < 2; index++) {
         config_defaults(&config);
         config.devices = config.threads = index + 1;
-        if (!engine_open(&config, &bench->engines[index], err))
+        if (!config_set(&config, "backend", "cpu", err) || !engine_open(&config, &bench->engines[index], err))
             return false;
     }
     return phantom_make(&phantom, &bench->phantom, err) &&

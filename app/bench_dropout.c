@@ -136,8 +136,8 @@ static int run(int argc, char **argv) {
         !command_integer(rounds, 1, BENCH_ROUNDS_MAX, &bench->rounds))
         return command_usage(&bench_dropout);
     const struct bench_phantom_config phantom = {folder, bench->slices, bench->nodules};
-    if (!engine_open(&config, &bench->engine, &err) || !bench_phantom_make(&phantom, &bench->phantom, &err) ||
-        !measure(bench, &err))
+    if (!config_set(&config, "backend", "cpu", &err) || !engine_open(&config, &bench->engine, &err) ||
+        !bench_phantom_make(&phantom, &bench->phantom, &err) || !measure(bench, &err))
         return command_fail(&bench_dropout, &err);
     (json ? print_json : print_table)(bench);
     return EXIT_DONE;

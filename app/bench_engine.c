@@ -234,7 +234,8 @@ static int run(int argc, char **argv) {
         !command_integer(rounds, 1, BENCH_ROUNDS_MAX, &bench->rounds))
         return command_usage(&bench_engine);
     if ((*model && !config_set(&config, "model", model, &err)) || !config_set(&config, "threads", threads, &err) ||
-        !engine_open(&config, &bench->engine, &err) || !measure(bench, &err) || !report(bench, json, &err))
+        !config_set(&config, "backend", "cpu", &err) || !engine_open(&config, &bench->engine, &err) ||
+        !measure(bench, &err) || !report(bench, json, &err))
         return command_fail(&bench_engine, &err);
     return EXIT_DONE;
 }

@@ -65,7 +65,8 @@ static int run(int argc, char **argv) {
     if (command_options(argc, argv, options, 2) != 0)
         return command_usage(&bench_plan);
     config_defaults(&config);
-    if ((*model && !config_set(&config, "model", model, &err)) || !engine_open(&config, &engine, &err))
+    if (!config_set(&config, "backend", "cpu", &err) || (*model && !config_set(&config, "model", model, &err)) ||
+        !engine_open(&config, &engine, &err))
         return command_fail(&bench_plan, &err);
     bool good = measure(&engine, json, &err);
     engine_close(&engine);

@@ -332,6 +332,16 @@ static bool is_of_data(enum err_kind kind) {
     return kind == ERR_INPUT || kind == ERR_UNSUPPORTED || kind == ERR_LIMIT;
 }
 
+/* why: NULL = the card has done it. A session without a card is not written to: stages of two studies may run in it at
+ * once (infer_session_place). */
+static void card_settle(struct infer_session *session, const struct err *why) {
+    session->on_processor = why != NULL;
+    if (why)
+        infer_session_leave_card(session, why, !is_of_data(why->kind));
+    else
+        session->why_not = (struct err){0};
+}
+
 static bool processor_detect(struct detection *detection, struct marks *marks, struct err *err) {
     struct infer_session *session = detection->session;
     for (unsigned device = 0; device < infer_session_devices(session); device++)
@@ -355,11 +365,8 @@ bool infer_detect(struct infer_session *session, const struct volume *iso, const
         return err_set(err, ERR_INPUT, "the lung mask has another grid than the volume");
     grid_lay(&detection);
     bool done = session->plugin && card_detect(session, iso, lungs, &marks, &why);
-    session->on_processor = !done;
-    if (done)
-        session->why_not = (struct err){0};
-    else if (session->plugin)
-        infer_session_leave_card(session, &why, !is_of_data(why.kind));
+    if (session->plugin)
+        card_settle(session, done ? NULL : &why);
     marks.count = done ? marks.count : 0;
     return (done || processor_detect(&detection, &marks, err)) && findings_fill(&detection, &marks, out, err);
 }

@@ -18,6 +18,8 @@ struct infer_session *infer_device(struct infer_session *session, unsigned devic
 bool infer_session_join(struct infer_session *session, struct infer_session *peer, struct err *err) {
     if (peer == session || peer->peer_count || peer->model != session->model)
         return err_set(err, ERR_CONFLICT, "a device that joins has the same model and no devices of its own");
+    if (session->plugin || peer->plugin)
+        return err_set(err, ERR_UNSUPPORTED, "a card shares no study with other devices");
     if (strcmp(infer_backend_detail(peer), infer_backend_detail(session)) != 0)
         return err_set(err, ERR_CONFLICT, "a device of \"%s\" cannot share the work of \"%s\"",
                        infer_backend_detail(peer), infer_backend_detail(session));

@@ -140,7 +140,8 @@ bool infer_recompute(struct infer_session *session, const struct volume *iso, co
 /* Several devices. A peer that joins takes part in infer_detect and infer_candidates of the session, by work stealing;
  * the results are the same bytes for any number. A device that fails is dropped: what it did in the run is done again
  * by the others, and so is everything later. The peer is borrowed until the session is freed and not used by itself.
- * ERR_CONFLICT for another model, back-end or precision (one of each a study), ERR_LIMIT. */
+ * ERR_CONFLICT for another model, back-end or precision (one of each a study), ERR_UNSUPPORTED for a card, ERR_LIMIT.
+ */
 #define INFER_DEVICES_MAX 8
 bool infer_session_join(struct infer_session *session, struct infer_session *peer, struct err *err) PULMO_MUST_USE;
 unsigned infer_session_devices(const struct infer_session *session); /* itself and its peers */

@@ -15,7 +15,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "infer/infer.h"
+#include "infer/model.h"
+#include "infer/precision.h"
+#include "infer/program.h"
 #include "volume/volume.h"
 
 #define PASSES 3
@@ -117,13 +119,19 @@ static int teardown(void **state) {
 
 /* ---- runs ------------------------------------------------------------------------------------------------------ */
 
-static struct infer_session *session_open(enum infer_backend backend, const char *plugin) {
+static struct infer_session *session_open_mixed(enum infer_backend backend, const char *plugin,
+                                                const struct infer_precision *precision) {
     struct err err = {0};
-    const struct infer_session_config config = {.threads = 2, .backend = backend, .plugin = plugin};
+    const struct infer_session_config config = {
+        .threads = 2, .backend = backend, .plugin = plugin, .precision = precision};
     struct infer_session *session = infer_session_new(model, &config, &err);
     if (!session)
         fail_msg("%s", err.text);
     return session;
+}
+
+static struct infer_session *session_open(enum infer_backend backend, const char *plugin) {
+    return session_open_mixed(backend, plugin, NULL);
 }
 
 struct run {
@@ -295,6 +303,62 @@ static void a_card_that_fails_leaves_the_study_to_the_processor(void **state) {
     findings_free(&after.findings);
 }
 
+/* int8 in the last layer that takes it. False where this processor has none. */
+static bool mixed_plan(struct infer_precision *out) {
+    struct err err = {0};
+    bool possible[INFER_LAYERS_MAX];
+    int weight_max = 0, layers = infer_precision_count(model->detector), last = -1;
+    if (!infer_precision_int8_possible(model->detector, possible, &err))
+        fail_msg("%s", err.text);
+    *out = (struct infer_precision){.weight_max = PRECISION_WEIGHT_MAX_NARROW};
+    for (int n = 0; n < layers; n++) {
+        out->layers[n] = PRECISION_FP32;
+        last = possible[n] ? n : last;
+    }
+    assert_true(last >= 0);
+    out->layers[last] = PRECISION_INT8;
+    out->ranges[last] = 16;
+    return infer_backend_offers(PRECISION_INT8, &weight_max);
+}
+
+/* Mixed precision is of the processor: a card computes in its own, and what it leaves is computed in the mixed one. */
+static void a_card_has_its_own_precision_and_leaves_the_mixed_one(void **state) {
+    (void)state;
+    struct err err = {0};
+    struct run processor, after;
+    struct infer_precision plan;
+    if (!mixed_plan(&plan))
+        skip();
+    struct infer_session *other = session_open_mixed(INFER_BACKEND_CPU, NULL, &plan);
+    assert_string_equal(infer_session_precision_name(other), "mixed");
+    if (!run_all(other, &processor, &err))
+        fail_msg("%s", err.text);
+    infer_session_free(other);
+
+    struct infer_session *session = session_open_mixed(INFER_BACKEND_AUTO, plugin_path, &plan);
+    assert_string_equal(infer_session_precision_name(session), "fp16");
+    assert_null(infer_session_precision(session));
+    struct findings untouched = {.items = processor.findings.items, .count = processor.findings.count};
+    assert_true(infer_recompute(session, volume, &untouched, (const uint32_t[]){0}, 1, &err));
+    assert_false(untouched.items[0].full_precision);
+    setenv("PULMO_HOST_CARD_LOST", "1", 1);
+    bool good = run_all(session, &after, &err);
+    unsetenv("PULMO_HOST_CARD_LOST");
+    if (!good)
+        fail_msg("%s", err.text);
+    assert_string_equal(infer_session_precision_name(session), "mixed");
+    assert_string_equal(infer_session_precision(session)->layers, plan.layers);
+    same_bytes(&after, &processor);
+    findings_free(&processor.findings);
+    findings_free(&after.findings);
+    infer_session_free(session);
+
+    const struct infer_session_config damaged = {.plugin = plugin_path, .precision = &plan};
+    plan.layers[1] = '\0'; /* refused at once, though the processor is not to run yet */
+    assert_null(infer_session_new(model, &damaged, &err));
+    assert_int_equal(err.kind, ERR_INPUT);
+}
+
 /* The plugin of this build, where there is one: on a machine without card it says why, with one it opens. */
 static void the_cuda_plugin_opens_or_says_why(void **state) {
     (void)state;
@@ -322,6 +386,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_card_finds_what_the_processor_finds),
                                        cmocka_unit_test(what_is_missing_is_said_and_the_processor_takes_over),
                                        cmocka_unit_test(a_card_that_fails_leaves_the_study_to_the_processor),
+                                       cmocka_unit_test(a_card_has_its_own_precision_and_leaves_the_mixed_one),
                                        cmocka_unit_test(the_cuda_plugin_opens_or_says_why)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
