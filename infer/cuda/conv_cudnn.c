@@ -177,7 +177,8 @@ static cudnnBackendDescriptor_t graph_new(struct draft *draft, const struct conv
     cudnnBackendDescriptor_t graph = descriptor_new(draft, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
     set(draft, &graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, draft->operation_count,
         draft->operations);
-    set(draft, &graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &target->handle);
+    if (target->handle)
+        set(draft, &graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &target->handle);
     return finalized(draft, graph, "a graph");
 }
 
@@ -216,26 +217,44 @@ static cudnnBackendDescriptor_t plan_of_config(const struct conv_target *target,
     return NULL;
 }
 
-/* The first of the heuristic's engines that suits and can be made; NULL where there is none, err untouched. */
-static cudnnBackendDescriptor_t plan_by(struct draft *draft, const struct conv_target *target,
-                                        cudnnBackendDescriptor_t graph, cudnnBackendHeurMode_t mode) {
-    cudnnBackendDescriptor_t configs[ENGINES_MAX] = {NULL}, plan = NULL;
+struct configs {
+    cudnnBackendDescriptor_t items[ENGINES_MAX];
+    int64_t made, count; /* descriptors; those that the heuristic filled */
+};
+
+static void configs_clear(struct configs *configs) {
+    for (int64_t n = 0; n < configs->made; n++)
+        cudnnBackendDestroyDescriptor(configs->items[n]);
+}
+
+/* What the heuristic offers, best first; nothing where it has nothing. */
+static void configs_ask(struct draft *draft, const struct conv_target *target, cudnnBackendDescriptor_t graph,
+                        cudnnBackendHeurMode_t mode, struct configs *out) {
     cudnnBackendDescriptor_t heuristic = descriptor_new(draft, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
-    int64_t count = 0, made = 0;
     set(draft, &heuristic, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &graph);
     set(draft, &heuristic, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
+    if (target->properties)
+        set(draft, &heuristic, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &target->properties);
     heuristic = finalized(draft, heuristic, "a heuristic");
-    while (heuristic && made < ENGINES_MAX &&
-           cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &configs[made]) == CUDNN_STATUS_SUCCESS)
-        made++;
-    if (made == ENGINES_MAX)
+    while (heuristic && out->made < ENGINES_MAX &&
+           cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &out->items[out->made]) ==
+               CUDNN_STATUS_SUCCESS)
+        out->made++;
+    if (out->made == ENGINES_MAX)
         cudnnBackendGetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, ENGINES_MAX,
-                                 &count, configs);
-    for (int64_t n = 0; n < count && n < ENGINES_MAX && !plan; n++)
-        if (engine_suits(configs[n]))
-            plan = plan_of_config(target, configs[n]);
-    for (int64_t n = 0; n < made; n++)
-        cudnnBackendDestroyDescriptor(configs[n]);
+                                 &out->count, out->items);
+    out->count = out->count < ENGINES_MAX ? out->count : ENGINES_MAX;
+}
+
+/* The first of the heuristic's engines that suits and can be made; NULL where there is none. */
+static cudnnBackendDescriptor_t plan_by(struct draft *draft, const struct conv_target *target,
+                                        cudnnBackendDescriptor_t graph, cudnnBackendHeurMode_t mode) {
+    PULMO_SCOPED(configs_clear) struct configs configs = {.made = 0};
+    cudnnBackendDescriptor_t plan = NULL;
+    configs_ask(draft, target, graph, mode, &configs);
+    for (int64_t n = 0; n < configs.count && !plan; n++)
+        if (engine_suits(configs.items[n]))
+            plan = plan_of_config(target, configs.items[n]);
     return plan;
 }
 
@@ -252,6 +271,48 @@ static cudnnBackendDescriptor_t plan_make(const struct conv_target *target, cons
     }
     draft_clear(&draft);
     return plan;
+}
+
+/* ---- without a card -----------------------------------------------------------------------------------------------
+ */
+
+bool conv_engines_count(const struct conv_target *target, const struct device_call *call, struct conv_engines *out,
+                        struct err *err) {
+    PULMO_SCOPED(draft_clear) struct draft draft = {.err = err};
+    cudnnBackendDescriptor_t graph = graph_new(&draft, target, call);
+    struct conv_engines found = {0};
+    if (!graph)
+        return false;
+    static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
+    for (size_t mode = 0; mode < sizeof modes / sizeof *modes && found.suiting == 0; mode++) {
+        PULMO_SCOPED(configs_clear) struct configs configs = {.made = 0};
+        struct err nothing = {ERR_NONE, ""}; /* a mode that offers nothing is no failure */
+        draft.err = &nothing;
+        configs_ask(&draft, target, graph, modes[mode], &configs);
+        found.offered += (int)configs.count;
+        for (int64_t n = 0; n < configs.count; n++)
+            found.suiting += engine_suits(configs.items[n]);
+    }
+    *out = found;
+    return true;
+}
+
+void *conv_properties_new(const char *json, struct err *err) {
+    cudnnBackendDescriptor_t made = NULL;
+    if (!passed(cudnnBackendCreateDescriptor(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, &made), "a descriptor", err))
+        return NULL;
+    if (passed(cudnnBackendSetAttribute(made, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
+                                        (int64_t)strlen(json), json),
+               "a description", err) &&
+        passed(cudnnBackendFinalize(made), "a description", err))
+        return made;
+    cudnnBackendDestroyDescriptor(made);
+    return NULL;
+}
+
+void conv_properties_free(void *properties) {
+    if (properties)
+        cudnnBackendDestroyDescriptor(properties);
 }
 
 /* ---- the cache ----------------------------------------------------------------------------------------------------
