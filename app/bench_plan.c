@@ -14,14 +14,14 @@ static double over_percent(const struct infer_plan_figures *plan) {
 }
 
 static void print_table(const struct infer_plan_figures *plans, size_t count) {
-    printf("%-20s %9s %9s %6s %9s %9s %6s %5s %5s %5s %5s %8s %8s\n", "stage", "arena MiB", "bound MiB", "over",
-           "apart MiB", "weights", "nodes", "convs", "+relu", "+sum", "topk", "kernels", "reorders");
+    printf("%-20s %9s %9s %6s %9s %9s %6s %5s %5s %5s %5s %8s %8s %8s\n", "stage", "arena MiB", "bound MiB", "over",
+           "apart MiB", "weights", "nodes", "convs", "+relu", "+sum", "topk", "winograd", "kernels", "reorders");
     for (size_t index = 0; index < count; index++) {
         const struct infer_plan_figures *plan = &plans[index];
-        printf("%-20s %9.2f %9.2f %5.1f%% %9.2f %9.2f %6d %5d %5d %5d %5d %8d %8d\n", plan->stage,
+        printf("%-20s %9.2f %9.2f %5.1f%% %9.2f %9.2f %6d %5d %5d %5d %5d %8d %8d %8d\n", plan->stage,
                (double)plan->arena_bytes / MIB, (double)plan->least_bytes / MIB, over_percent(plan),
                (double)plan->separate_bytes / MIB, (double)plan->weight_bytes / MIB, plan->nodes, plan->convolutions,
-               plan->relus, plan->residuals, plan->attentions, plan->kernels, plan->reorders);
+               plan->relus, plan->residuals, plan->attentions, plan->winograds, plan->kernels, plan->reorders);
     }
     printf("bound: the most that is alive in one step; apart: every buffer by itself; weights: packed once, MiB, for "
            "all workers (%u), each of which has an arena\n",
@@ -36,10 +36,10 @@ static void print_json(const struct infer_plan_figures *plans, size_t count) {
         printf("%s\n {\"stage\": \"%s\", \"workers\": %u, \"arena_bytes\": %zu, \"bound_bytes\": %zu, "
                "\"over_percent\": %.2f, \"separate_bytes\": %zu, \"weight_bytes\": %zu, \"nodes\": %d, "
                "\"convolutions\": %d, \"relus_fused\": %d, \"residuals_fused\": %d, \"sums_in_place\": %d, "
-               "\"attentions_fused\": %d, \"primitives\": %d, \"kernels\": %d, \"reorders\": %d}",
+               "\"attentions_fused\": %d, \"primitives\": %d, \"winograds\": %d, \"kernels\": %d, \"reorders\": %d}",
                index ? "," : "", plan->stage, plan->workers, plan->arena_bytes, plan->least_bytes, over_percent(plan),
                plan->separate_bytes, plan->weight_bytes, plan->nodes, plan->convolutions, plan->relus, plan->residuals,
-               plan->sums_in_place, plan->attentions, plan->primitives, plan->kernels, plan->reorders);
+               plan->sums_in_place, plan->attentions, plan->primitives, plan->winograds, plan->kernels, plan->reorders);
     }
     printf("]}\n");
 }

@@ -93,15 +93,16 @@ bool infer_backend_offers(char letter, int *weight_max) {
 }
 
 const char *infer_backend_library(void) {
-    static _Thread_local char text[32];
+    static _Thread_local char text[64];
     const dnnl_version_t *version = dnnl_version();
-    snprintf(text, sizeof text, "oneDNN %d.%d.%d", version->major, version->minor, version->patch);
+    snprintf(text, sizeof text, "oneDNN %d.%d.%d + winograd %d", version->major, version->minor, version->patch,
+             WINOGRAD_VERSION);
     return text;
 }
 
 /* Both parts are constants of the process. */
 const char *infer_backend_text(void) {
-    static _Thread_local char text[64];
+    static _Thread_local char text[128];
     snprintf(text, sizeof text, "%s, %s", infer_backend_library(), infer_backend_instruction_set());
     return text;
 }
@@ -172,6 +173,7 @@ void infer_program_free(struct program *program) {
     for (int i = 0; i < program->step_count; i++) {
         if (program->steps[i].primitive)
             dnnl_primitive_destroy(program->steps[i].primitive);
+        free(program->steps[i].winograd);
         free(program->steps[i].arguments);
     }
     for (int i = 0; i < program->weight_count; i++)
@@ -210,6 +212,8 @@ const struct graph_node *infer_program_step_node(const struct program *program, 
 bool infer_program_step_convolves(const struct program *program, int step) {
     const_dnnl_primitive_desc_t desc = NULL;
     dnnl_primitive_kind_t kind = dnnl_undefined_primitive;
+    if (program->steps[step].winograd)
+        return true;
     return program->steps[step].primitive &&
            dnnl_primitive_get_primitive_desc(program->steps[step].primitive, &desc) == dnnl_success &&
            dnnl_primitive_desc_query(desc, dnnl_query_primitive_kind, 0, &kind) == dnnl_success &&
@@ -226,6 +230,7 @@ struct bound_step { /* a step with its pointers into one arena */
     dnnl_exec_arg_t *arguments;
     int argument_count;
     struct operation_call call;
+    struct winograd_call winograd;
 };
 
 struct runner {
@@ -268,6 +273,7 @@ static void *buffer_data(const struct runner *runner, int buffer) {
 }
 
 static bool step_bind(struct runner *runner, const struct step *step, struct bound_step *out, struct err *err) {
+    void *data[STEP_ARGUMENTS_MAX];
     out->arguments = pulmo_alloc((size_t)step->argument_count, sizeof *out->arguments, err);
     if (!out->arguments)
         return false;
@@ -275,12 +281,15 @@ static bool step_bind(struct runner *runner, const struct step *step, struct bou
         const struct argument *argument = &step->arguments[out->argument_count];
         dnnl_exec_arg_t *bound = &out->arguments[out->argument_count];
         bound->arg = argument->role;
+        data[out->argument_count] = region_data(runner, &argument->region);
         if (!infer_backend_ok(dnnl_memory_create(&bound->memory, &argument->region.desc, runner->program->engine,
-                                                 region_data(runner, &argument->region)),
+                                                 data[out->argument_count]),
                               "memory", err))
             return false;
     }
-    if (step->primitive)
+    if (step->winograd)
+        infer_winograd_bind(step, data, &out->winograd);
+    if (step->primitive || step->winograd)
         return true;
     out->call = step->call;
     for (int k = 0; k < step->node->input_count; k++)
@@ -364,6 +373,11 @@ static size_t saturated_count(const uint8_t *data, size_t size) {
     return count;
 }
 
+static bool not_finite(const struct step *step, struct err *err) {
+    return err_set(err, ERR_INPUT, "layer %.120s (%s) gave NaN or infinity", step->node->name,
+                   step->node->operation->name);
+}
+
 static bool result_check(struct runner *runner, const struct step *step, int which, struct err *err) {
     const void *data = buffer_data(runner, step->checked[which]);
     size_t size = runner->program->buffers[step->checked[which]].size;
@@ -373,8 +387,7 @@ static bool result_check(struct runner *runner, const struct step *step, int whi
         return true;
     }
     return (step->checked_types[which] == dnnl_bf16 ? finite_halves(data, size) : infer_backend_finite(data, size)) ||
-           err_set(err, ERR_INPUT, "layer %.120s (%s) gave NaN or infinity", step->node->name,
-                   step->node->operation->name);
+           not_finite(step, err);
 }
 
 static bool step_run(struct runner *runner, int index, const struct dropout_keys *dropout, struct err *err) {
@@ -385,6 +398,9 @@ static bool step_run(struct runner *runner, int index, const struct dropout_keys
                 dnnl_primitive_execute(step->primitive, runner->stream, bound->argument_count, bound->arguments),
                 "a run", err))
             return false;
+    } else if (step->winograd) {
+        if (!infer_winograd_run(step->winograd, &bound->winograd))
+            return not_finite(step, err);
     } else {
         bound->call.dropout = dropout;
         step->node->operation->run(&bound->call);
@@ -521,9 +537,12 @@ static bool backward_run(const struct program *program, const struct graph_node 
 bool infer_conv_backward(const struct program *program, const struct graph_node *node, const float *gradient_out,
                          float *gradient_in, struct err *err) {
     struct backward backward = {0};
+    bool taken = false;
     int before = infer_backend_enter();
-    bool good = backward_create(program, node, &backward, err) && backward_allocate(program, &backward, err) &&
-                backward_run(program, node, &backward, gradient_out, gradient_in, err);
+    bool good = infer_winograd_backward(program, node, gradient_out, gradient_in, &taken, err);
+    if (good && !taken)
+        good = backward_create(program, node, &backward, err) && backward_allocate(program, &backward, err) &&
+               backward_run(program, node, &backward, gradient_out, gradient_in, err);
     backward_clear(&backward);
     infer_backend_leave(before);
     return good;

@@ -5,6 +5,7 @@
 #include <oneapi/dnnl/dnnl.h>
 
 #include "infer/program.h"
+#include "infer/winograd.h"
 
 /* A tensor as oneDNN sees it: a layout, and bytes in the arena (buffer >= 0) or elsewhere (fixed). */
 struct region {
@@ -13,15 +14,17 @@ struct region {
     dnnl_memory_desc_t desc;
 };
 
+#define STEP_ARGUMENTS_MAX (GRAPH_NODE_INPUTS_MAX + 4)
 struct argument {
     int role; /* DNNL_ARG_... */
     struct region region;
 };
 
-/* One primitive of oneDNN, or one kernel of ours when primitive is NULL. */
+/* One primitive of oneDNN, a convolution by infer/winograd.h, or one kernel of ours when both are NULL. */
 struct step {
     const struct graph_node *node;
     dnnl_primitive_t primitive;
+    struct winograd *winograd;
     int argument_count;
     struct argument *arguments;
     struct operation_call call; /* shapes; data pointers of constants */
@@ -61,6 +64,11 @@ bool infer_backend_finite(const void *data, size_t size);
 struct window_dims {
     dnnl_dims_t kernel, stride, dilation, before, after;
 };
+/* backend_cpu_winograd.c. Where such a step's arguments lie, from the data of each; in the order of `arguments`. */
+void infer_winograd_bind(const struct step *step, void *const *data, struct winograd_call *out);
+/* The gradient of a convolution that infer/winograd.h can lead back; *taken = whether it is one. */
+bool infer_winograd_backward(const struct program *program, const struct graph_node *node, const float *gradient_out,
+                             float *gradient_in, bool *taken, struct err *err) PULMO_MUST_USE;
 bool infer_backend_window(const struct program *program, const struct graph_node *node, struct window_dims *out,
                           struct err *err) PULMO_MUST_USE;
 

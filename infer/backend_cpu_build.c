@@ -85,20 +85,25 @@ static void step_check(struct step *step, const struct region *region) {
     step->checked_types[step->checked_count++] = region->desc.data_type;
 }
 
+struct step *infer_step_new(struct builder *builder, const struct graph_node *node, const struct argument *arguments,
+                            int count, struct err *err) {
+    struct step *step = step_add(builder, node, err);
+    if (!step || !(step->arguments = pulmo_alloc((size_t)count, sizeof *step->arguments, err)))
+        return NULL;
+    memcpy(step->arguments, arguments, (size_t)count * sizeof *step->arguments);
+    step->argument_count = count;
+    for (int i = 0; i < count; i++)
+        buffer_touch(builder, arguments[i].region.buffer, builder->program->step_count - 1);
+    return step;
+}
+
 bool infer_draft_finish(struct builder *builder, struct draft *draft, const struct graph_node *node,
                         const struct region *checked, struct err *err) {
     if (!draft_scratch(builder, draft, err))
         return false;
-    struct step *step = step_add(builder, node, err);
-    size_t count = (size_t)draft->argument_count;
-    if (!step || !(step->arguments = pulmo_alloc(count, sizeof *step->arguments, err)))
+    struct step *step = infer_step_new(builder, node, draft->arguments, draft->argument_count, err);
+    if (!step || !infer_backend_ok(dnnl_primitive_create(&step->primitive, draft->desc), node->operation->name, err))
         return false;
-    if (!infer_backend_ok(dnnl_primitive_create(&step->primitive, draft->desc), node->operation->name, err))
-        return false;
-    memcpy(step->arguments, draft->arguments, count * sizeof *step->arguments);
-    step->argument_count = draft->argument_count;
-    for (int i = 0; i < draft->argument_count; i++)
-        buffer_touch(builder, draft->arguments[i].region.buffer, builder->program->step_count - 1);
     if (checked)
         step_check(step, checked);
     builder->program->figures.primitives++;
@@ -210,18 +215,26 @@ bool infer_value_plain(struct builder *builder, int value, const struct graph_no
     return true;
 }
 
-bool infer_weights_pack(struct builder *builder, const void *data, const dnnl_memory_desc_t *user,
-                        const dnnl_memory_desc_t *wanted, struct region *out, struct err *err) {
+void *infer_weights_new(struct builder *builder, size_t size, struct err *err) {
     struct program *program = builder->program;
-    size_t size = dnnl_memory_desc_get_size(wanted);
     size_t rounded = (size / PLAN_ALIGNMENT + 1) * PLAN_ALIGNMENT;
     void *packed = rounded <= PULMO_ALLOC_MAX ? aligned_alloc(PLAN_ALIGNMENT, rounded) : NULL;
-    if (!packed)
-        return err_set(err, ERR_MEMORY, "out of memory for %zu bytes of weights", rounded);
+    if (!packed) {
+        err_set(err, ERR_MEMORY, "out of memory for %zu bytes of weights", rounded);
+        return NULL;
+    }
     program->weights[program->weight_count++] = packed;
     program->figures.weight_bytes += size;
+    return packed;
+}
+
+bool infer_weights_pack(struct builder *builder, const void *data, const dnnl_memory_desc_t *user,
+                        const dnnl_memory_desc_t *wanted, struct region *out, struct err *err) {
+    void *packed = infer_weights_new(builder, dnnl_memory_desc_get_size(wanted), err);
+    if (!packed)
+        return false;
     *out = (struct region){.buffer = -1, .fixed = packed, .desc = *wanted};
-    return infer_backend_reorder(program->engine, user, data, wanted, packed, err);
+    return infer_backend_reorder(builder->program->engine, user, data, wanted, packed, err);
 }
 
 bool infer_tensor_pack(struct builder *builder, const struct tensor *tensor, const dnnl_memory_desc_t *user,

@@ -6,7 +6,6 @@
 #include "infer/backend_cpu.h"
 #include "infer/precision.h"
 
-#define STEP_ARGUMENTS_MAX (GRAPH_NODE_INPUTS_MAX + 4)
 #define STEP_NEVER 0x7FFFFFFF
 
 struct builder {
@@ -39,6 +38,9 @@ void infer_draft_argument(struct draft *draft, int role, const struct region *re
 /* The finished primitive becomes a step; `checked` (NULL = none) is the region that must be finite behind it. */
 bool infer_draft_finish(struct builder *builder, struct draft *draft, const struct graph_node *node,
                         const struct region *checked, struct err *err) PULMO_MUST_USE;
+/* A step without a primitive, and what it reads, writes and needs; NULL when memory is out. */
+struct step *infer_step_new(struct builder *builder, const struct graph_node *node, const struct argument *arguments,
+                            int count, struct err *err);
 const dnnl_memory_desc_t *infer_draft_layout(const struct draft *draft, dnnl_query_t query);
 
 bool infer_region_new(struct builder *builder, const dnnl_memory_desc_t *desc, struct region *out,
@@ -57,7 +59,9 @@ bool infer_value_floats(struct builder *builder, int value, const struct graph_n
 /* Weights in the layout a primitive chose, packed once, now; the program owns the copy where one is made. */
 bool infer_weights_pack(struct builder *builder, const void *data, const dnnl_memory_desc_t *user,
                         const dnnl_memory_desc_t *wanted, struct region *out, struct err *err) PULMO_MUST_USE;
-/* The same of a constant of the graph, which must be finite. */
+/* Room for weights; the program owns it. */
+void *infer_weights_new(struct builder *builder, size_t size, struct err *err);
+/* infer_weights_pack of a constant of the graph, which must be finite. */
 bool infer_tensor_pack(struct builder *builder, const struct tensor *tensor, const dnnl_memory_desc_t *user,
                        const dnnl_memory_desc_t *wanted, struct region *out, struct err *err) PULMO_MUST_USE;
 bool infer_build_binary(struct builder *builder, const struct graph_node *node, dnnl_alg_kind_t kind,
@@ -66,6 +70,9 @@ bool infer_build_binary(struct builder *builder, const struct graph_node *node, 
 /* backend_cpu_conv.c: the precision of the plan. */
 bool infer_build_conv(struct builder *builder, const struct graph_node *node, int index,
                       struct err *err) PULMO_MUST_USE;
+/* backend_cpu_winograd.c: the same in full precision by infer/winograd.h; *taken = whether it can and pays. */
+bool infer_build_conv_winograd(struct builder *builder, const struct graph_node *node, int index, bool *taken,
+                               struct err *err) PULMO_MUST_USE;
 /* backend_cpu_low.c: the same in int8 or bf16. */
 bool infer_build_conv_low(struct builder *builder, const struct graph_node *node, int index,
                           struct err *err) PULMO_MUST_USE;

@@ -1,4 +1,5 @@
-/* The CPU back-end's convolutions in full precision, with their sum and Relu; backend_cpu_low.c makes the others. */
+/* The CPU back-end's convolutions in full precision, with their sum and Relu, as oneDNN makes them;
+ * backend_cpu_winograd.c makes those that can do with fewer products, backend_cpu_low.c those in lower precision. */
 #include <string.h>
 
 #include "infer/backend_cpu_build.h"
@@ -85,6 +86,9 @@ bool infer_build_conv(struct builder *builder, const struct graph_node *node, in
     struct program *program = builder->program;
     if (builder->plan && builder->plan->layers[builder->layer[index]] != PRECISION_FP32)
         return infer_build_conv_low(builder, node, index, err);
+    bool taken = false;
+    if (!infer_build_conv_winograd(builder, node, index, &taken, err) || taken)
+        return taken;
     bool in_place = infer_residual_in_place(builder, node, index) && is_float(program, node->residual);
     struct region out;
     if (!conv_describe(builder, &draft, node, in_place, err) || !conv_operands(builder, &draft, node, err))

@@ -181,7 +181,7 @@ struct infer_plan_figures {
     size_t least_bytes;    /* the most that is alive at once: no plan can do with less */
     size_t separate_bytes; /* every activation by itself */
     size_t weight_bytes;   /* packed, shared by the workers */
-    int primitives, kernels, reorders, sums_in_place;
+    int primitives, winograds, kernels, reorders, sums_in_place; /* winograds: convolutions by minimal filtering */
     int nodes, convolutions, relus, residuals, attentions; /* of the fused graph; relus and residuals inside others */
     unsigned workers;
 };

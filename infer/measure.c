@@ -42,6 +42,7 @@ bool infer_session_plan(const struct infer_session *session, int stage, struct i
                                        .separate_bytes = figures->memory.separate,
                                        .weight_bytes = figures->weight_bytes,
                                        .primitives = figures->primitives,
+                                       .winograds = figures->winograds,
                                        .kernels = figures->kernels,
                                        .reorders = figures->reorders,
                                        .sums_in_place = figures->sums_in_place,

@@ -27,8 +27,8 @@ const struct shape *infer_program_shape(const struct program *program, int value
 
 struct program_figures {
     struct plan_figures memory;
-    size_t weight_bytes;                              /* packed weights */
-    int primitives, kernels, reorders, sums_in_place; /* steps by kind; reorders counts those beside weights */
+    size_t weight_bytes;                                         /* packed weights */
+    int primitives, winograds, kernels, reorders, sums_in_place; /* steps by kind; reorders: those beside weights */
 };
 const struct program_figures *infer_program_figures(const struct program *program);
 

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "infer/infer.h"
+#include "infer/winograd.h"
 #include "infer_cases.h"
 
 #define MODEL "models/model.json"
@@ -312,7 +313,8 @@ static void plan_overlays_lifetimes_and_keeps_layouts(void **state) {
     assert_true(plan.arena_bytes >= plan.least_bytes);
     assert_true((double)plan.arena_bytes <= 1.1 * (double)plan.least_bytes);
     assert_true(2 * plan.arena_bytes < plan.separate_bytes);
-    assert_int_equal(plan.kernels, 0);                   /* everything of stage 1 runs in oneDNN */
+    assert_int_equal(plan.kernels, 0); /* nothing of stage 1 runs on plain tensors */
+    assert_int_equal(plan.winograds, infer_winograd_lanes(infer_backend_instruction_set()) ? 13 : 0);
     assert_true(plan.reorders <= 4);                     /* the input and three outputs: the edges */
     assert_true(plan.sums_in_place >= 5);                /* residuals are summed by the convolution */
     assert_false(infer_session_plan(session, 2, &plan)); /* no pass has run */
