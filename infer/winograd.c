@@ -75,7 +75,7 @@ static void wide_filter(double out[WINOGRAD_WIDE][3]) {
 /* One filter [3][3][3] to [6][4][6] (row, depth, column: the order in which they are used), in double so that only the
  * result is rounded. */
 static void filter_transform(const float *filter, bool flipped, const double wide[WINOGRAD_WIDE][3],
-                             double out[WINOGRAD_WIDE][WINOGRAD_DEEP][WINOGRAD_WIDE]) {
+                             float out[WINOGRAD_POSITIONS]) {
     double columns[3][3][WINOGRAD_WIDE] = {{{0}}}, rows[3][WINOGRAD_WIDE][WINOGRAD_WIDE] = {{{0}}};
     for (int n = 0; n < 27; n++)
         for (int j = 0; j < WINOGRAD_WIDE; j++)
@@ -86,8 +86,8 @@ static void filter_transform(const float *filter, bool flipped, const double wid
                 rows[n / 3][i][j] += wide[i][n % 3] * columns[n / 3][n % 3][j];
     for (int n = 0; n < WINOGRAD_POSITIONS; n++) {
         int i = n / (WINOGRAD_DEEP * WINOGRAD_WIDE), e = n / WINOGRAD_WIDE % WINOGRAD_DEEP, j = n % WINOGRAD_WIDE;
-        out[i][e][j] =
-            deep_filter[e][0] * rows[0][i][j] + deep_filter[e][1] * rows[1][i][j] + deep_filter[e][2] * rows[2][i][j];
+        out[n] = (float)(deep_filter[e][0] * rows[0][i][j] + deep_filter[e][1] * rows[1][i][j] +
+                         deep_filter[e][2] * rows[2][i][j]);
     }
 }
 
@@ -101,16 +101,19 @@ static int64_t panel_place(const struct winograd *plan, int64_t in, int64_t out)
 
 void infer_winograd_pack(const struct winograd *plan, const float *weights, const float *bias, bool backward,
                          float *packed) {
-    int64_t ins = plan->shape.in, outs = plan->shape.out;
-    double wide[WINOGRAD_WIDE][3], made[WINOGRAD_WIDE][WINOGRAD_DEEP][WINOGRAD_WIDE];
+    int64_t ins = plan->shape.in, outs = plan->shape.out, blocks = outs / WINOGRAD_CHANNELS;
+    double wide[WINOGRAD_WIDE][3];
+    float made[WINOGRAD_CHANNELS][WINOGRAD_POSITIONS];
     wide_filter(wide);
-    for (int64_t out = 0; out < outs; out++)
-        for (int64_t in = 0; in < ins; in++) {
-            const float *filter = weights + 27 * (backward ? in * outs + out : out * ins + in);
-            filter_transform(filter, backward, (const double(*)[3])wide, made);
-            for (int n = 0; n < WINOGRAD_POSITIONS; n++)
-                packed[n * ins * outs + panel_place(plan, in, out)] = (float)(&made[0][0][0])[n];
-        }
+    for (int64_t block = 0; block < ins * blocks; block++) { /* of outputs, which lie side by side */
+        int64_t in = block / blocks, first = block % blocks * WINOGRAD_CHANNELS;
+        for (int64_t out = first; out < first + WINOGRAD_CHANNELS; out++)
+            filter_transform(weights + 27 * (backward ? in * outs + out : out * ins + in), backward,
+                             (const double(*)[3])wide, made[out - first]);
+        for (int n = 0; n < WINOGRAD_POSITIONS; n++)
+            for (int out = 0; out < WINOGRAD_CHANNELS; out++)
+                packed[n * ins * outs + panel_place(plan, in, first) + out] = made[out][n];
+    }
     float *row = packed + WINOGRAD_POSITIONS * ins * outs;
     for (int64_t out = 0; out < outs; out++)
         row[out] = bias ? bias[out] : 0;

@@ -344,40 +344,11 @@ static struct scratch scratch_begin(const struct winograd *plan, float *memory) 
     return scratch;
 }
 
-/* ---- prefetching ------------------------------------------------------------------------------------------------ */
-
-static void row_fetch(const float *row, int64_t floats) {
-    for (int64_t n = 0; n < floats; n += 16)
-        __builtin_prefetch(row + n, 0, 2);
-}
-
-/* A share (`part` of FETCH_PARTS) of what the lines from `first` will read, so that it is on its way from far memory
- * while the processor multiplies. */
-#define FETCH_PARTS (WINOGRAD_WIDE * WINOGRAD_DEEP)
-static void lines_fetch(const struct winograd *plan, const struct winograd_call *call, int64_t first, int64_t lines,
-                        int64_t part) {
-    int64_t blocks = plan->shape.in / LANES, total = lines * blocks * WINOGRAD_DEEP * WINOGRAD_WIDE;
-    for (int64_t n = total * part / FETCH_PARTS; n < total * (part + 1) / FETCH_PARTS; n++) {
-        int64_t row = n % WINOGRAD_WIDE, slice = n / WINOGRAD_WIDE % WINOGRAD_DEEP, rest = n / FETCH_PARTS;
-        struct place place = place_of(plan, first + rest / blocks);
-        const float *at =
-            row_of(plan, call->in, &place, rest % blocks, place.slice - 1 + slice, place.row - 1 + row, NULL);
-        if (at)
-            row_fetch(at, plan->shape.width * LANES);
-    }
-}
-
 /* Row `row` of the six of all positions, for some lines. */
-struct fetch {
-    const struct winograd_call *call;
-    int64_t first, lines;
-};
 static void row_run(const struct winograd *plan, const struct scratch *scratch, int row, int64_t lines,
-                    const float *weights, const struct fetch *fetch) {
+                    const float *weights) {
     int64_t in = plan->shape.in, out = plan->shape.out, strips = in / LANES * plan->strip, tiles = plan->tiles_x;
     for (int depth = 0; depth < WINOGRAD_DEEP; depth++) {
-        if (fetch->lines)
-            lines_fetch(plan, fetch->call, fetch->first, fetch->lines, row * WINOGRAD_DEEP + depth);
         for (int64_t n = 0; n < lines; n++)
             row_enter(plan, scratch->strips + (n * WINOGRAD_DEEP + depth) * strips + row * plan->columns,
                       scratch->entering + n * tiles * in);
@@ -402,10 +373,8 @@ bool WINOGRAD_RUN(const struct winograd *plan, const struct winograd_call *call)
         for (int64_t n = 0; n < lines; n++)
             line_enter(plan, call->in, first + n, scratch.zeros,
                        scratch.strips + n * WINOGRAD_DEEP * shape->in / LANES * plan->strip);
-        struct fetch fetch = {call, first + lines,
-                              all - first - lines < plan->lines ? all - first - lines : plan->lines};
         for (int row = 0; row < WINOGRAD_WIDE; row++)
-            row_run(plan, &scratch, row, lines, call->weights + row * WINOGRAD_DEEP * WINOGRAD_WIDE * matrix, &fetch);
+            row_run(plan, &scratch, row, lines, call->weights + row * WINOGRAD_DEEP * WINOGRAD_WIDE * matrix);
         for (int64_t n = 0; n < lines; n++)
             wrong += line_leave(plan, call, first + n, scratch.halves + n * (shape->out / LANES) * 2 * plan->half);
     }
