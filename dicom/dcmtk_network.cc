@@ -46,6 +46,34 @@ bool close_door() {
     return held;
 }
 
+/* The door for one call of DCMTK: closed after it, also when that threw. */
+struct Door {
+    explicit Door(int socket) {
+        open_door(socket);
+    }
+    ~Door() {
+        close_door();
+    }
+};
+
+/* The same for a request that is received. */
+struct Reception {
+    const int socket;
+    struct err fault = {};
+    explicit Reception(int accepted) : socket(accepted) {
+        request_fault = &fault;
+        open_door(socket);
+    }
+    ~Reception() {
+        leave();
+    }
+    void leave() {
+        if (close_door())
+            close(socket); /* DCMTK did not take it */
+        request_fault = nullptr;
+    }
+};
+
 /* A connection of a server: the first request is checked before DCMTK sees it, dicom/guard.h. */
 template <class Base> class Guarded : public Base {
   public:
@@ -151,9 +179,11 @@ struct shim_network *shim_network_new(const struct shim_tls *tls, int listener, 
         dcmSocketReceiveTimeout.set(timeout_s);
         dcmSocketSendTimeout.set(timeout_s);
         dcmConnectionTimeout.set(timeout_s);
-        open_door(listener); /* with a socket in the door, DCMTK opens none of its own */
-        OFCondition condition = ASC_initializeNetwork(role, 0, timeout_s, &network->dcmtk);
-        close_door();
+        OFCondition condition = EC_Normal;
+        {
+            const Door open(listener); /* with a socket in it, DCMTK opens none of its own */
+            condition = ASC_initializeNetwork(role, 0, timeout_s, &network->dcmtk);
+        }
         condition = condition.good() ? ASC_setTransportLayer(network->dcmtk, network->layer.get(), 0) : condition;
         return condition.good() || failed(err, ERR_INTERNAL, "DICOM network cannot be set up", condition);
     });
@@ -178,16 +208,12 @@ struct shim_dul *shim_dul_receive(struct shim_network *network, int socket, uint
     T_ASC_Association *association = nullptr;
     const bool done = guarded(err, [&] {
         char name[DUL_LEN_NAME + 1] = "";
-        struct err fault = {};
-        request_fault = &fault;
-        open_door(socket);
+        Reception reception(socket);
         const OFCondition condition = ASC_receiveAssociation(network->dcmtk, &association, long(pdu_bytes), nullptr,
                                                              nullptr, network->secure, DUL_NOBLOCK, network->timeout_s);
-        if (close_door())
-            close(socket); /* DCMTK did not take it */
-        request_fault = nullptr;
-        if (fault.kind != ERR_NONE)
-            return err_set(err, fault.kind, "%s", fault.text);
+        reception.leave();
+        if (reception.fault.kind != ERR_NONE)
+            return err_set(err, reception.fault.kind, "%s", reception.fault.text);
         if (condition.bad())
             return network_failed(err, "no association", condition);
         ASC_getApplicationContextName(association->params, name, sizeof name);

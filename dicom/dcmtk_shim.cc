@@ -33,6 +33,8 @@ namespace {
 
 constexpr size_t TEXT_BYTES_MAX = 64 * 1024; /* of an attribute shown as text */
 
+const std::new_handler former_handler = std::set_new_handler(MemoryWatch::on_refusal); /* before main */
+
 /* As guarded, for what is asked of a handle: the fallback stands for every fault. */
 template <class Value, class Body> Value value_or(Value fallback, Body body) noexcept {
     try {
@@ -57,6 +59,15 @@ DcmTagKey key_of(uint32_t tag) {
 }
 
 } // namespace
+
+thread_local unsigned MemoryWatch::refusals = 0;
+
+void MemoryWatch::on_refusal() {
+    refusals++;
+    if (former_handler == nullptr)
+        throw std::bad_alloc(); /* as without a handler */
+    former_handler();
+}
 
 bool inside::failed(struct err *err, enum err_kind kind, const char *what, const OFCondition &condition) {
     return err_set(err, condition == EC_MemoryExhausted ? ERR_MEMORY : kind, "%s: %s", what, condition.text());
@@ -91,12 +102,18 @@ void starve(const struct shim_dataset *dataset) noexcept {
 
 /* As value_or, and lack of memory is remembered: what could not be read must not pass for what is absent. */
 template <class Value, class Body> Value asked(const struct shim_dataset *dataset, Value fallback, Body body) noexcept {
+    const MemoryWatch memory;
+    Value value = fallback;
+    bool is_short = false;
     try {
-        return body();
+        value = body();
     } catch (const std::bad_alloc &) {
-        starve(dataset);
+        is_short = true;
     } catch (...) {
     }
+    if (!is_short && !memory.is_short(value != fallback))
+        return value;
+    starve(dataset);
     return fallback;
 }
 
@@ -131,6 +148,12 @@ struct shim_dataset *root_of(std::unique_ptr<DcmDataset> root, const char *synta
     handle->root = std::move(root);
     handle->transfer_syntax = syntax;
     return handle.release();
+}
+
+struct shim_dataset *whole_or_none(bool done, struct shim_dataset *made) {
+    if (!done)
+        shim_dataset_free(made);
+    return done ? made : nullptr;
 }
 
 std::string character_set_of(DcmItem *item) {
@@ -173,13 +196,14 @@ bool shim_ready(struct err *err) {
 
 struct shim_dataset *shim_dataset_new(struct err *err) {
     struct shim_dataset *out = nullptr;
-    guarded(err, [&] {
+    const bool done = guarded(err, [&] {
         if (!set_up(err))
             return false;
         out = root_of(std::make_unique<DcmDataset>(), UID_LittleEndianExplicitTransferSyntax);
-        return out->item->putAndInsertString(DCM_SpecificCharacterSet, "ISO_IR 192").good();
+        const OFCondition condition = out->item->putAndInsertString(DCM_SpecificCharacterSet, "ISO_IR 192");
+        return condition.good() || failed(err, ERR_INTERNAL, "a data set cannot be made", condition);
     });
-    return out;
+    return whole_or_none(done, out);
 }
 
 void shim_dataset_free(struct shim_dataset *dataset) {
@@ -221,7 +245,7 @@ static E_TransferSyntax layout_of(const char *uid) {
 struct shim_dataset *shim_dataset_read(const void *data, size_t size, const char *transfer_syntax_uid,
                                        uint32_t stop_tag, struct err *err) {
     struct shim_dataset *out = nullptr;
-    guarded(err, [&] {
+    const bool done = guarded(err, [&] {
         if (!set_up(err))
             return false;
         DcmInputBufferStream stream;
@@ -237,7 +261,7 @@ struct shim_dataset *shim_dataset_read(const void *data, size_t size, const char
         out = root_of(std::move(dataset), transfer_syntax_uid);
         return true;
     });
-    return out;
+    return whole_or_none(done, out);
 }
 
 bool shim_dataset_write_body(const struct shim_dataset *dataset, const char *transfer_syntax_uid, struct bytes *out,
@@ -273,9 +297,12 @@ const char *shim_dataset_transfer_syntax(const struct shim_dataset *dataset) {
     return dataset->transfer_syntax.c_str();
 }
 
-/* Runs one putAndInsert...() and names the attribute when it refuses. */
-template <class Put> static bool put(uint32_t tag, struct err *err, Put body) {
+/* Runs one putAndInsert...() and names the attribute when it refuses. Without an item there was no memory to have it.
+ */
+template <class Put> static bool put(const struct shim_dataset *to, uint32_t tag, struct err *err, Put body) {
     return guarded(err, [&] {
+        if (to == nullptr)
+            throw std::bad_alloc();
         const OFCondition condition = body(DcmTag(key_of(tag)));
         return good(condition) || err_set(err, ERR_INTERNAL, "attribute (%04X,%04X) cannot be set: %s", tag >> 16,
                                           tag & 0xFFFF, condition.text());
@@ -283,15 +310,16 @@ template <class Put> static bool put(uint32_t tag, struct err *err, Put body) {
 }
 
 bool shim_put_string(struct shim_dataset *dataset, uint32_t tag, const char *value, struct err *err) {
-    return put(tag, err, [&](const DcmTag &t) { return dataset->item->putAndInsertString(t, value); });
+    return put(dataset, tag, err, [&](const DcmTag &t) { return dataset->item->putAndInsertString(t, value); });
 }
 
 bool shim_put_u16(struct shim_dataset *dataset, uint32_t tag, const uint16_t *values, size_t count, struct err *err) {
-    return put(tag, err, [&](const DcmTag &t) { return dataset->item->putAndInsertUint16Array(t, values, count); });
+    return put(dataset, tag, err,
+               [&](const DcmTag &t) { return dataset->item->putAndInsertUint16Array(t, values, count); });
 }
 
 bool shim_put_u32(struct shim_dataset *dataset, uint32_t tag, const uint32_t *values, size_t count, struct err *err) {
-    return put(tag, err, [&](const DcmTag &t) {
+    return put(dataset, tag, err, [&](const DcmTag &t) {
         if (t.getEVR() != EVR_AT)
             return dataset->item->putAndInsertUint32Array(t, values, count);
         std::vector<Uint16> pairs;
@@ -302,16 +330,18 @@ bool shim_put_u32(struct shim_dataset *dataset, uint32_t tag, const uint32_t *va
 }
 
 bool shim_put_f32(struct shim_dataset *dataset, uint32_t tag, const float *values, size_t count, struct err *err) {
-    return put(tag, err, [&](const DcmTag &t) { return dataset->item->putAndInsertFloat32Array(t, values, count); });
+    return put(dataset, tag, err,
+               [&](const DcmTag &t) { return dataset->item->putAndInsertFloat32Array(t, values, count); });
 }
 
 bool shim_put_f64(struct shim_dataset *dataset, uint32_t tag, const double *values, size_t count, struct err *err) {
-    return put(tag, err, [&](const DcmTag &t) { return dataset->item->putAndInsertFloat64Array(t, values, count); });
+    return put(dataset, tag, err,
+               [&](const DcmTag &t) { return dataset->item->putAndInsertFloat64Array(t, values, count); });
 }
 
 /* Pixel Data of more than 8 bits is OW, PS3.5 A.1 and A.2. */
 bool shim_put_bytes(struct shim_dataset *dataset, uint32_t tag, const void *data, size_t size, struct err *err) {
-    return put(tag, err, [&](const DcmTag &t) {
+    return put(dataset, tag, err, [&](const DcmTag &t) {
         int64_t bits = 0;
         const bool wide = t == DCM_PixelData && shim_get_i64(dataset, 0x00280100, 0, &bits) && bits > 8;
         if ((wide || t.getEVR() == EVR_OW) && size % 2 == 0) {
@@ -324,7 +354,7 @@ bool shim_put_bytes(struct shim_dataset *dataset, uint32_t tag, const void *data
 }
 
 bool shim_put_item(struct shim_dataset *dataset, uint32_t sequence_tag, struct shim_dataset **item, struct err *err) {
-    return put(sequence_tag, err, [&](const DcmTag &t) {
+    return put(dataset, sequence_tag, err, [&](const DcmTag &t) {
         if (item == nullptr)
             return dataset->item->insertEmptyElement(t);
         DcmItem *added = nullptr;
@@ -337,7 +367,7 @@ bool shim_put_item(struct shim_dataset *dataset, uint32_t sequence_tag, struct s
 
 /* The copy is in UTF-8, as is all that this product writes; the character set itself is therefore not copied. */
 bool shim_copy(struct shim_dataset *to, const struct shim_dataset *from, uint32_t tag, struct err *err) {
-    return put(tag, err, [&](const DcmTag &t) -> OFCondition {
+    return put(to, tag, err, [&](const DcmTag &t) -> OFCondition {
         const DcmElement *element = find(from, tag);
         if (element == nullptr || t == DCM_SpecificCharacterSet)
             return EC_Normal;
@@ -491,7 +521,7 @@ bool shim_dataset_encode(struct shim_dataset *dataset, const char *transfer_synt
 
 bool shim_put_frames(struct shim_dataset *dataset, const char *transfer_syntax_uid, const struct bytes *frames,
                      size_t count, struct err *err) {
-    return put(0x7FE00010, err, [&](const DcmTag &t) -> OFCondition {
+    return put(dataset, 0x7FE00010, err, [&](const DcmTag &t) -> OFCondition {
         auto sequence = std::make_unique<DcmPixelSequence>(DcmTag(t, EVR_OB));
         auto pixels = std::make_unique<DcmPixelData>(DcmTag(t, EVR_OB));
         DcmOffsetList offsets;
