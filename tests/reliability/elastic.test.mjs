@@ -7,7 +7,7 @@ import { freePort, until } from '../../packaging/appliance.mjs';
 import { skip, test } from '../integration/scenario.mjs';
 import { ANALYSE, Ledger } from './crash-check.mjs';
 import { asStudy, chest } from './crash-instances.mjs';
-import { Lane, missing } from './crash-lab.mjs';
+import { Lane, gateless, missing } from './crash-lab.mjs';
 
 const STUDIES = 3;
 const CEILING = 3;
@@ -25,7 +25,8 @@ if (why) skip(why);
 await test('elastic', async ({ folder, onEnd, step }) => {
   const port = await freePort();
   const lane = await Lane.open(path.join(folder, 'lane'),
-    { dicom_port: port, https_port: await freePort(), workers_max: CEILING, worker_idle_s: 2, quiet_ms: 300 });
+    { dicom_port: port, https_port: await freePort(), workers_max: CEILING, worker_idle_s: 2, quiet_ms: 300,
+      model: gateless(path.join(folder, 'model')) }); // takes its time
   onEnd(() => lane.pacs.process.kill());
   const ct = await chest(path.join(folder, 'chest'));
   const ledger = new Ledger();

@@ -161,8 +161,8 @@ const parts = {
     context.step(`web: ${allocations} allocations of ${requests.length} requests, ${say(tally)}; never ended, no answer cut`);
   },
 
-  decode: (context, slices) => jobs(context, slices, { only: 'decode', share: 16 }),
-  work: (context, slices) => jobs(context, slices, { only: 'work', share: 20 }),
+  decode: (context, slices) => jobs(context, slices, { only: 'decode', share: 12 }),
+  work: (context, slices) => jobs(context, slices, { only: 'work', share: 16 }),
 
   /** A whole analysis: maps, SEG, SR. What oneDNN and the OpenMP library do not survive ends that process alone, and its job
    *  is taken again. */

@@ -10,7 +10,7 @@ import { IMPLICIT_LITTLE, Peer, VERIFICATION, associateRequest } from '../integr
 import { skip, test } from '../integration/scenario.mjs';
 import { ANALYSE, Ledger, checkInstances } from './crash-check.mjs';
 import { Slices, chest } from './crash-instances.mjs';
-import { Lane, Process, missing } from './crash-lab.mjs';
+import { Lane, Process, gateless, missing } from './crash-lab.mjs';
 
 const A_ASSOCIATE_RJ = 3;
 const A_RELEASE_RP = 6;
@@ -69,7 +69,8 @@ await test('restart-drains', async ({ folder, onEnd, step }) => {
   onEnd(() => slow.process.kill());
   const port = await freePort();
   const lane = await Lane.open(path.join(folder, 'lane'),
-    { dicom_port: port, https_port: await freePort(), passes: 8, destinations: `SLOW@127.0.0.1:${slow.port}` });
+    { dicom_port: port, https_port: await freePort(), passes: 8, destinations: `SLOW@127.0.0.1:${slow.port}`,
+      model: gateless(path.join(folder, 'model')) }); // takes its time
   onEnd(() => lane.pacs.process.kill());
   const slices = await Slices.open(path.join(folder, 'phantom'));
   const ct = await chest(path.join(folder, 'chest'));

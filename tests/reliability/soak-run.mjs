@@ -11,7 +11,7 @@ import { instanceOf } from '../integration/dimse.mjs';
 import { filesBelow, skip } from '../integration/scenario.mjs';
 import { Ledger, checkStore } from './crash-check.mjs';
 import { Slices, asStudy, chest, digest } from './crash-instances.mjs';
-import { gateless } from './crash-lab.mjs';
+import { QUICK, gateless } from './crash-lab.mjs';
 import { generator } from './crash-seed.mjs';
 import { store, usage } from './overload-usage.mjs';
 
@@ -110,7 +110,7 @@ class World {
     world.pacs = await Pacs.open(path.join(folder, 'pacs'));
     world.pacs.deaths = 0;
     world.settings = {
-      model: gateless(path.join(folder, 'model')), operating_point: 0.7, data_folder: world.data, dicom_port: await freePort(), https_port: await freePort(), dicom_bind: '127.0.0.1',
+      model: gateless(path.join(folder, 'model'), QUICK), operating_point: 0.7, data_folder: world.data, dicom_port: await freePort(), https_port: await freePort(), dicom_bind: '127.0.0.1',
       https_bind: '127.0.0.1', quiet_ms: 300, disk_reserve_mb: 64, threads: 1, passes: 2, attempts_max: 100, dicom_timeout_s: 10,
       destinations: `PACS@127.0.0.1:${world.pacs.port}`, ...settings,
     };
