@@ -35,6 +35,8 @@ struct analysis_run { /* what a replay needs beside the images */
     int64_t created_ms;
     /* The SR of the result that this one replaces, which its own names; "" = none. */
     char predecessor_sop_instance_uid[DICOM_UID_SIZE], predecessor_series_uid[DICOM_UID_SIZE];
+    /* Of a result that is there already: why the processor stood in for a card, as its report says. "" = it did not. */
+    char backend_reason[512];
 };
 /* From the configuration, with the model's values where it says so, created now. */
 struct analysis_run analysis_run_configured(const struct config *config, const struct infer_model *model);

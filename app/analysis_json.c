@@ -62,6 +62,7 @@ static void add_model(cJSON *document, const struct engine *engine) {
     cJSON_AddStringToObject(document, "backend_detail", infer_backend_detail(engine->session));
     cJSON_AddStringToObject(document, "backend_wanted", infer_backend_wanted_name(engine->session));
     cJSON_AddStringToObject(document, "backend_reason", infer_backend_reason(engine->session));
+    cJSON_AddBoolToObject(document, "backend_stands_in", infer_backend_stands_in(engine->session));
     cJSON_AddStringToObject(document, "library", infer_session_library(engine->session));
     cJSON_AddStringToObject(document, "instruction_set", infer_session_instruction_set(engine->session));
     cJSON_AddStringToObject(document, "precision", engine_precision(engine));
@@ -228,5 +229,6 @@ bool analysis_json_comparable(const struct bytes *document, struct bytes *out, s
     cJSON_DeleteItemFromObjectCaseSensitive(json, "work");
     cJSON_DeleteItemFromObjectCaseSensitive(json, "backend_wanted");
     cJSON_DeleteItemFromObjectCaseSensitive(json, "backend_reason");
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "backend_stands_in");
     return print_into(json, out, err);
 }

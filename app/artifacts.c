@@ -171,6 +171,13 @@ static const char *or_null(const char *text) {
     return *text ? text : NULL;
 }
 
+/* A replay asks for the back-end that ran, not for the card that was wanted: the reason is the recorded one. */
+static const char *stand_in(const struct analysis *analysis, const struct engine *engine) {
+    if (*analysis->run.backend_reason)
+        return analysis->run.backend_reason;
+    return infer_backend_stands_in(engine->session) ? infer_backend_reason(engine->session) : NULL;
+}
+
 struct dicom_report artifacts_report(const struct analysis *analysis, const struct engine *engine,
                                      const char *device_uid) {
     const struct infer_model_info *info = infer_model_info(engine->model);
@@ -181,7 +188,7 @@ struct dicom_report artifacts_report(const struct analysis *analysis, const stru
         .model_version = info->version,
         .model_sha256 = info->sha256,
         .backend = infer_backend_detail(engine->session),
-        .backend_reason = infer_backend_stands_in(engine->session) ? infer_backend_reason(engine->session) : NULL,
+        .backend_reason = stand_in(analysis, engine),
         .passes = analysis->run.passes,
         .dropout = analysis->run.dropout,
         .operating_point = analysis->run.operating_point,
@@ -193,12 +200,9 @@ struct dicom_report artifacts_report(const struct analysis *analysis, const stru
     };
     uncertainty_review_rule(info, report.review_rule, sizeof report.review_rule);
     const struct infer_precision *plan = infer_session_precision(engine->session);
-    char layers[64];
-    if (plan) {
-        precision_plan_text(plan, layers, sizeof layers);
-        snprintf(report.precision, sizeof report.precision, "mixed(%s; %zu findings, %zu tiles again fp32)", layers,
-                 analysis_recomputed(&analysis->findings), analysis->detection.tiles_full);
-    }
+    if (plan)
+        precision_report_text(plan, analysis_recomputed(&analysis->findings), analysis->detection.tiles_full,
+                              report.precision, sizeof report.precision);
     return report;
 }
 

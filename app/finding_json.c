@@ -104,6 +104,8 @@ bool finding_json_read(const struct bytes *document, struct findings *out, struc
     const cJSON *predecessor = cJSON_GetObjectItemCaseSensitive(json, "predecessor");
     copy_text(predecessor, "sop_instance_uid", run->predecessor_sop_instance_uid, DICOM_UID_SIZE);
     copy_text(predecessor, "series_uid", run->predecessor_series_uid, DICOM_UID_SIZE);
+    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "backend_stands_in")))
+        copy_text(json, "backend_reason", run->backend_reason, sizeof run->backend_reason);
     *out = findings;
     return true;
 }
@@ -182,9 +184,11 @@ bool finding_json_origin(const struct bytes *document, struct finding_origin *ou
     copy_text(json, "library", origin.library, sizeof origin.library);
     copy_text(json, "instruction_set", origin.instruction_set, sizeof origin.instruction_set);
     copy_text(json, "precision", origin.precision, sizeof origin.precision);
-    if (strcmp(origin.precision, "mixed") == 0 &&
-        !precision_plan_read(cJSON_GetObjectItemCaseSensitive(json, "precision_plan"), &origin.plan, err))
+    const cJSON *plan = cJSON_GetObjectItemCaseSensitive(json, "precision_plan");
+    if (strcmp(origin.precision, "mixed") == 0 && !precision_plan_read(plan, &origin.plan, err))
         return false;
+    origin.findings_full = (size_t)whole_of(plan, "findings_in_fp32", UINT32_MAX);
+    origin.tiles_full = (size_t)whole_of(plan, "tiles_in_fp32", UINT32_MAX);
     copy_text(json, "status", origin.status, sizeof origin.status);
     copy_text(model, "name", origin.model_name, sizeof origin.model_name);
     copy_text(model, "version", origin.model_version, sizeof origin.model_version);

@@ -18,8 +18,9 @@ void finding_json_review_rule(const struct bytes *document, char *out, size_t si
 struct finding_origin {
     char pulmo[32], backend[32], library[64], instruction_set[64], precision[32];
     char model_name[128], model_version[64], model_sha256[65];
-    char status[16], failure[512]; /* failure: the sentence of a failed one */
-    struct infer_precision plan;   /* where precision is "mixed" */
+    char status[16], failure[512];    /* failure: the sentence of a failed one */
+    struct infer_precision plan;      /* where precision is "mixed" */
+    size_t findings_full, tiles_full; /* computed again in fp32 there */
 };
 bool finding_json_origin(const struct bytes *document, struct finding_origin *out, struct err *err) PULMO_MUST_USE;
 /* Keeps those of the study's instances that the document names by digest: later ones are not its input.

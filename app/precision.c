@@ -67,6 +67,13 @@ void precision_plan_text(const struct infer_precision *plan, char *out, size_t s
                                      names[kind]);
 }
 
+void precision_report_text(const struct infer_precision *plan, size_t findings_full, size_t tiles_full, char *out,
+                           size_t size) {
+    char layers[64];
+    precision_plan_text(plan, layers, sizeof layers);
+    snprintf(out, size, "mixed(%s; %zu findings, %zu tiles again fp32)", layers, findings_full, tiles_full);
+}
+
 /* ---- what is kept ------------------------------------------------------------------------------------------------ */
 
 /* As the kernel names it; "unknown" where it does not. */

@@ -25,5 +25,8 @@ void precision_plan_add(struct cJSON *object, const struct infer_precision *plan
 bool precision_plan_read(const struct cJSON *object, struct infer_precision *out, struct err *err) PULMO_MUST_USE;
 /* "2 of 20 layers fp32, 18 int8". */
 void precision_plan_text(const struct infer_precision *plan, char *out, size_t size);
+/* That with what was computed again, as the report says it. */
+void precision_report_text(const struct infer_precision *plan, size_t findings_full, size_t tiles_full, char *out,
+                           size_t size);
 
 #endif

@@ -2,6 +2,7 @@
  * their predecessor (PS3.3 C.17.2, Predecessor Documents Sequence). */
 #include "app/artifacts.h"
 #include "app/finding_json.h"
+#include "app/precision.h"
 #include "app/worker.h"
 
 #include <stdlib.h>
@@ -152,6 +153,17 @@ static bool has_mask(const struct signing *signing) {
     return false;
 }
 
+/* In which precision the result was computed, not in which this process computes. */
+static bool precision_of_result(const struct bytes *document, char *out, size_t size, struct err *err) {
+    struct finding_origin origin;
+    if (!finding_json_origin(document, &origin, err))
+        return false;
+    *out = '\0';
+    if (*origin.plan.layers)
+        precision_report_text(&origin.plan, origin.findings_full, origin.tiles_full, out, size);
+    return true;
+}
+
 static bool write_signed(struct appliance *appliance, const struct signing *signing, struct artifacts *out,
                          struct err *err) {
     struct dicom_report report = artifacts_report(&signing->analysis, &appliance->engine, appliance->device_uid);
@@ -160,7 +172,9 @@ static bool write_signed(struct appliance *appliance, const struct signing *sign
     finding_json_review_rule(&signing->document, report.review_rule, sizeof report.review_rule);
     report.model_sha256 = signing->result.model_sha256;
     report.backend = signing->result.backend;
-    report.backend_reason = NULL; /* of this process, not of the result; its own report says it */
+    report.backend_reason = *signing->analysis.run.backend_reason ? signing->analysis.run.backend_reason : NULL;
+    if (!precision_of_result(&signing->document, report.precision, sizeof report.precision, err))
+        return false;
     report.findings = signing->findings;
     report.finding_count = signing->finding_count;
     report.time_ms = pulmo_now_ms();

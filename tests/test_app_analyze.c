@@ -250,6 +250,7 @@ static void which_back_end_ran_and_why(void **state) {
     assert_string_equal(text_of(document, "precision"), card ? "fp16" : "fp32");
     assert_true(holds(&sr, text_of(document, "backend_detail")));
     assert_true(card || holds(&sr, reason));
+    assert_int_equal(cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(document, "backend_stands_in")), !card);
     cJSON_Delete(document);
     assert_int_equal(RUN("/dev/null", "analyze", "--backend", "tpu", slice), 2);
 

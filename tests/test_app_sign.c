@@ -60,6 +60,8 @@ static int make_fixture(void **state) {
     configure("data_folder", fixture.data);
     configure("quiet_ms", "100");
     configure("disk_reserve_mb", "16");
+    configure("backend", "cuda");
+    configure("backend_plugin", "/nonexistent/pulmo_cuda.so");
     configure("operating_point", "1"); /* nothing is reported: every candidate lies below it */
     fixture.appliance.config = &fixture.config;
     fixture.appliance.store = processes_store_open(&fixture.config, &err);
@@ -143,7 +145,7 @@ static bool has_segmentation(int64_t result_id) {
 }
 
 /* A slab of the chest is refused by its image, not by its headers. Slices that arrive between the reader's signature
- * and its work are not what was signed. */
+ * and its work are not what was signed. What computed it is what the result says, not what this process has. */
 static void the_signature_on_a_refused_study_says_refused(void **state) {
     (void)state;
     size_t count = fixture.files.count;
@@ -153,10 +155,15 @@ static void the_signature_on_a_refused_study_says_refused(void **state) {
     assert_non_null(strstr(study.reason, "LUNGS_CUT: "));
     request(study.result_id);
     receive(0, count);
+    struct err err = {0};
+    engine_close(&fixture.appliance.engine);
+    configure("backend", "cpu");
+    good(engine_open(&fixture.config, &fixture.appliance.engine, &err), &err);
     run(STORE_JOB_SIGN, job_sign);
     PULMO_SCOPED(bytes_free) struct bytes report = signed_report(study.result_id);
     assert_true(holds(&report, "VERIFIED"));
     assert_true(holds(&report, "LUNGS_CUT: "));
+    assert_true(holds(&report, "(the CUDA plugin is not installed)"));
     assert_false(holds(&report, "Analysed: no nodule reported"));
     assert_false(has_segmentation(study.result_id));
 }

@@ -59,7 +59,7 @@ function expectWithin({ status, out, err }, condition) {
 const why = await missing({ trace: false });
 if (why) skip(why);
 await test('replay', async ({ onEnd, step }) => {
-  const lab = await Lab.open(1, { destinations: '', passes: 4, threads: 2 });
+  const lab = await Lab.open(1, { destinations: '', passes: 4, threads: 2, backend: 'auto' });
   onEnd((failure) => lab.close({ keep: Boolean(failure) }));
   const [lane] = lab.lanes;
   changeSetting(lane, 'model', gateless(path.join(lab.folder, 'model'))); // findings that are not all certain
@@ -107,8 +107,11 @@ await test('replay', async ({ onEnd, step }) => {
   assert.match(changed.err, new RegExp(`missing: model ${model.name}.*(digest|sha256|SHA-256)`));
   step(`a model that is not installed, and one with a changed bit, are named: ${changed.err.trim()}`);
 
+  changeSetting(lane, 'backend', 'cuda'); // where there is no card, the report says that the processor stands in, and so does the replay's
   const refused = await refusedResult(lane, lab);
-  expectIdentical(await replay(lane, refused.id), 'a refused result');
+  expectIdentical(await replay(lane, refused.id), 'a refused result, for which a card was wanted');
+  changeSetting(lane, 'backend', 'auto');
+  expectIdentical(await replay(lane, refused.id), 'the same, where no card is wanted any more');
   step('a refused result is refused again, with the same report');
 
   await send(lane, ct.map(tooLarge));
