@@ -44,6 +44,10 @@ struct bench_floor {
 };
 bool bench_floor_measure(const char *folder, size_t size, struct bench_floor *out, struct err *err) PULMO_MUST_USE;
 
+/* Waits, for at most some seconds, until the disk has nothing left to write: what one receiver left to it is not the
+ * load of the next. */
+void bench_disk_rest(const char *folder);
+
 double bench_wall_s(void);
 double bench_processor_s(void); /* of all threads of this process */
 #define BENCH_ROUNDS_MAX 64

@@ -10,6 +10,12 @@
 
 #define PIECES 100
 
+/* Pulmo moves what it received when nothing came for 300 ms: by the second look it has begun. */
+#define REST_LOOK_MS 250
+#define REST_LOOKS 3 /* in a row, in which a sync of the file system has next to nothing to do */
+#define REST_SYNC_MAX_S 0.02
+#define REST_MAX_S 15
+
 static double now_s(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -80,4 +86,15 @@ bool bench_floor_measure(const char *folder, size_t size, struct bench_floor *ou
     memset(data, 0x5a, size);
     return measure_files(folder, data, size, &out->files_s, err) &&
            measure_segment(folder, data, size, &out->segment_s, err);
+}
+
+void bench_disk_rest(const char *folder) {
+    PULMO_SCOPED(descriptor_close_at) int descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    double began_s = now_s();
+    for (int looks = 0; descriptor >= 0 && looks < REST_LOOKS && now_s() - began_s < REST_MAX_S;) {
+        nanosleep(&(struct timespec){.tv_nsec = REST_LOOK_MS * 1000000L}, NULL);
+        double sync_s = now_s();
+        bool synced = syncfs(descriptor) == 0;
+        looks = synced && now_s() - sync_s < REST_SYNC_MAX_S ? looks + 1 : 0;
+    }
 }

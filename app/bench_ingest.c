@@ -132,6 +132,7 @@ static bool measure(const struct bench *bench, const struct bench_server *server
     if (!echo)
         return false;
     echo->server = server;
+    bench_disk_rest(bench->folder);
     if (pthread_create(&echo->thread, NULL, run_echo, echo) != 0)
         return err_set(err, ERR_MEMORY, "no thread for C-ECHO");
     bool good = senders_run(bench, server, which, &out->rate_s, err);

@@ -133,55 +133,62 @@ bool blob_file_system_sync(const char *folder, struct err *err) {
     return true;
 }
 
-/* Files of a batch that are written and not yet renamed; unlinked when the batch fails. */
-struct tmp_batch {
-    char (*paths)[BLOB_PATH_SIZE];
-    size_t done, count;
+struct blob_batch_file {
+    char path[BLOB_PATH_SIZE], sha256[DIGEST_HEX_SIZE];
 };
 
-static void tmp_batch_free_at(struct tmp_batch *batch) {
-    for (size_t index = batch->done; index < batch->count; index++)
-        unlink(batch->paths[index]);
-    free(batch->paths);
+bool blob_batch_begin(struct blob_batch *batch, const char *folder, size_t count, struct err *err) {
+    *batch = (struct blob_batch){.folder = folder};
+    if (count <= BLOB_SYNC_EACH_MAX)
+        return true;
+    batch->files = malloc(count * sizeof *batch->files); /* not zeroed: most of each path stays untouched */
+    return batch->files != NULL || err_set(err, ERR_MEMORY, "out of memory for the names of %zu files", count);
+}
+
+bool blob_batch_put(struct blob_batch *batch, const char *sha256, const void *data, size_t size, struct err *err) {
+    if (!batch->files)
+        return blob_put(batch->folder, sha256, data, size, err);
+    struct blob_batch_file *file = &batch->files[batch->count];
+    if (!tmp_write(batch->folder, (struct blob_content){data, size}, false, file->path, err))
+        return false;
+    snprintf(file->sha256, sizeof file->sha256, "%s", sha256);
+    batch->count++;
+    return true;
 }
 
 /* The first sync comes before any rename: a name must never lead to content that a power cut could lose, least of all a
  * name that an acknowledged instance has already. */
-static bool put_batch(const char *folder, const struct blob_content *contents, size_t count,
-                      char (*names)[DIGEST_HEX_SIZE], struct err *err) {
-    PULMO_SCOPED(tmp_batch_free_at)
-    struct tmp_batch batch = {.paths = pulmo_alloc(count, sizeof *batch.paths, err)};
-    if (!batch.paths)
+bool blob_batch_end(struct blob_batch *batch, struct err *err) {
+    if (!batch->count)
+        return true;
+    if (!blob_file_system_sync(batch->folder, err))
         return false;
-    for (; batch.count < count; batch.count++)
-        if (!tmp_write(folder, contents[batch.count], false, batch.paths[batch.count], err))
-            return false;
-    if (!blob_file_system_sync(folder, err))
-        return false;
-    for (; batch.done < count; batch.done++) {
+    for (; batch->named < batch->count; batch->named++) {
+        const struct blob_batch_file *file = &batch->files[batch->named];
         char path[BLOB_PATH_SIZE];
-        if (!blob_path(folder, names[batch.done], path, err) || !tmp_rename(batch.paths[batch.done], path, err))
+        if (!blob_path(batch->folder, file->sha256, path, err) || !tmp_rename(file->path, path, err))
             return false;
     }
-    return blob_file_system_sync(folder, err);
+    return blob_file_system_sync(batch->folder, err);
+}
+
+void blob_batch_free(struct blob_batch *batch) {
+    for (size_t index = batch->named; index < batch->count; index++)
+        unlink(batch->files[index].path);
+    free(batch->files);
+    *batch = (struct blob_batch){.count = 0};
 }
 
 bool blob_put_many(const char *folder, const struct blob_content *contents, size_t count,
                    char (*names)[DIGEST_HEX_SIZE], struct err *err) {
+    PULMO_SCOPED(blob_batch_free) struct blob_batch batch = {.count = 0};
+    if (!blob_batch_begin(&batch, folder, count, err))
+        return false;
     for (size_t index = 0; index < count; index++)
-        if (!digest_hex(contents[index].data, contents[index].size, names[index], err))
+        if (!digest_hex(contents[index].data, contents[index].size, names[index], err) ||
+            !blob_batch_put(&batch, names[index], contents[index].data, contents[index].size, err))
             return false;
-    return blob_put_named(folder, contents, count, names, err);
-}
-
-bool blob_put_named(const char *folder, const struct blob_content *contents, size_t count,
-                    char (*names)[DIGEST_HEX_SIZE], struct err *err) {
-    if (count > BLOB_SYNC_EACH_MAX)
-        return put_batch(folder, contents, count, names, err);
-    for (size_t index = 0; index < count; index++)
-        if (!blob_put(folder, names[index], contents[index].data, contents[index].size, err))
-            return false;
-    return true;
+    return blob_batch_end(&batch, err);
 }
 
 /* Says nothing of the content: whoever takes ERR_IO for damage must not. */

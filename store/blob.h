@@ -33,9 +33,19 @@ struct blob_content {
 };
 bool blob_put_many(const char *folder, const struct blob_content *contents, size_t count,
                    char (*names)[DIGEST_HEX_SIZE], struct err *err) PULMO_MUST_USE;
-/* The same where the caller has computed the digests already. */
-bool blob_put_named(const char *folder, const struct blob_content *contents, size_t count,
-                    char (*names)[DIGEST_HEX_SIZE], struct err *err) PULMO_MUST_USE;
+
+/* The same with one content after the other in memory, and digests that the caller has: begun, count of them put,
+ * ended. Freed in any case; what was not ended may be there or not. */
+struct blob_batch {
+    const char *folder;            /* borrowed */
+    struct blob_batch_file *files; /* written and not yet renamed; NULL = few, each is synced at once */
+    size_t count, named;
+};
+bool blob_batch_begin(struct blob_batch *batch, const char *folder, size_t count, struct err *err) PULMO_MUST_USE;
+bool blob_batch_put(struct blob_batch *batch, const char *sha256, const void *data, size_t size,
+                    struct err *err) PULMO_MUST_USE;
+bool blob_batch_end(struct blob_batch *batch, struct err *err) PULMO_MUST_USE;
+void blob_batch_free(struct blob_batch *batch);
 
 /* Reads the whole content; ERR_IO when size or digest are not what was stored. */
 bool blob_read(const char *folder, const char *sha256, int64_t size, struct bytes *out, struct err *err) PULMO_MUST_USE;

@@ -12,7 +12,8 @@
 
 void group_start(struct group *group, struct store *store) {
     *group = (struct group){.store = store};
-    group->last = &group->first;
+    group->syncs.last = &group->syncs.first;
+    group->commits.last = &group->commits.first;
     pthread_mutex_init(&group->lock, NULL);
 }
 
@@ -21,21 +22,42 @@ void group_stop(struct group *group) {
     store_close(group->store);
 }
 
-/* The tickets that one leader commits. */
+/* ---- queues; the lock is held -------------------------------------------------------------------------- */
+
+static void queue_add(struct group_queue *queue, struct group_ticket *ticket) {
+    ticket->queue = queue;
+    ticket->next = NULL;
+    *queue->last = ticket;
+    queue->last = &ticket->next;
+}
+
+/* The tickets that one leader takes on. */
 struct batch {
     struct group_ticket *items[GROUP_MAX];
     size_t count;
 };
 
-static struct batch batch_take(struct group *group) {
+static struct batch batch_take(struct group_queue *queue) {
     struct batch batch = {.count = 0};
-    while (group->first && batch.count < GROUP_MAX) {
-        batch.items[batch.count++] = group->first;
-        group->first = group->first->next;
+    while (queue->first && batch.count < GROUP_MAX) {
+        batch.items[batch.count++] = queue->first;
+        queue->first = queue->first->next;
     }
-    if (!group->first)
-        group->last = &group->first;
+    if (!queue->first)
+        queue->last = &queue->first;
+    queue->led = true;
     return batch;
+}
+
+static void queue_leave(struct group_queue *queue) {
+    queue->led = false;
+    if (queue->first)
+        pthread_cond_signal(&queue->first->wake);
+}
+
+static void ticket_end(struct group_ticket *ticket) {
+    ticket->done = true; /* under the lock: its thread may go on, and its ticket away, only after it */
+    pthread_cond_signal(&ticket->wake);
 }
 
 /* ---- syncing ----------------------------------------------------------------------------------------- */
@@ -78,8 +100,7 @@ static bool works_run(struct store *store, struct batch *batch) {
     store->joined = true;
     for (size_t index = 0; good && index < batch->count; index++) {
         struct group_ticket *ticket = batch->items[index];
-        if (!ticket->sync_failed)
-            good = ticket->good = ticket->work(store, ticket->context, &ticket->err);
+        good = ticket->good = ticket->work(store, ticket->context, &ticket->err);
     }
     store->joined = false;
     return good;
@@ -106,48 +127,55 @@ static bool batch_run(struct store *store, struct batch *batch) {
 static void batch_run_each(struct store *store, struct batch *batch) {
     for (size_t index = 0; index < batch->count; index++) {
         struct batch alone = {.items = {batch->items[index]}, .count = 1};
-        if (alone.items[0]->sync_failed)
-            continue;
         alone.items[0]->err = (struct err){0};
         (void)!batch_run(store, &alone);
     }
 }
 
 static void batch_commit(struct group *group, struct batch *batch) {
-    batch_sync(group, batch);
     if (!batch_run(group->store, batch) && batch->count > 1)
         batch_run_each(group->store, batch);
 }
 
 /* ---- threads ----------------------------------------------------------------------------------------- */
 
-static void lead(struct group *group) {
-    struct batch batch = batch_take(group);
-    group->leading = true;
+static void lead_syncs(struct group *group) {
+    struct batch batch = batch_take(&group->syncs);
+    pthread_mutex_unlock(&group->lock);
+    batch_sync(group, &batch);
+    pthread_mutex_lock(&group->lock);
+    for (size_t index = 0; index < batch.count; index++)
+        if (batch.items[index]->sync_failed)
+            ticket_end(batch.items[index]);
+        else
+            queue_add(&group->commits, batch.items[index]);
+    queue_leave(&group->syncs);
+    if (!group->commits.led)
+        queue_leave(&group->commits);
+}
+
+static void lead_commits(struct group *group) {
+    struct batch batch = batch_take(&group->commits);
     pthread_mutex_unlock(&group->lock);
     batch_commit(group, &batch);
     pthread_mutex_lock(&group->lock);
-    group->leading = false;
-    for (size_t index = 0; index < batch.count; index++) {
-        batch.items[index]->done = true; /* under the lock: its thread may go on, and its ticket away, only after it */
-        pthread_cond_signal(&batch.items[index]->wake);
-    }
-    if (group->first)
-        pthread_cond_signal(&group->first->wake);
+    for (size_t index = 0; index < batch.count; index++)
+        ticket_end(batch.items[index]);
+    queue_leave(&group->commits);
 }
 
 bool group_run(struct group *group, struct group_ticket *ticket) {
-    ticket->next = NULL;
     ticket->done = ticket->good = ticket->sync_failed = false;
     pthread_cond_init(&ticket->wake, NULL);
     pthread_mutex_lock(&group->lock);
-    *group->last = ticket;
-    group->last = &ticket->next;
+    queue_add(ticket->descriptor >= 0 ? &group->syncs : &group->commits, ticket);
     while (!ticket->done) {
-        if (!group->leading && group->first == ticket)
-            lead(group);
-        else
+        if (ticket->queue->led || ticket->queue->first != ticket)
             pthread_cond_wait(&ticket->wake, &group->lock);
+        else if (ticket->queue == &group->syncs)
+            lead_syncs(group);
+        else
+            lead_commits(group);
     }
     pthread_mutex_unlock(&group->lock);
     pthread_cond_destroy(&ticket->wake);

@@ -1,9 +1,10 @@
 /* Group commit: what several threads have to write becomes one transaction, with one sync of each file before it.
  *
- * Whoever comes first while nobody commits leads: it takes what waits, syncs the files, runs every work in one
- * transaction on the group's own handle, commits, and wakes the others. A work that fails takes none with it: the
- * transaction is rolled back and each work runs again in one of its own. Alone, a thread pays no switch to another.
- * Any thread. */
+ * Two queues: for the sync, then for the commit, which is synced as well. Whoever is first in a queue that nobody leads
+ * leads it: takes what waits there, syncs the files and passes all on; or runs every work in one transaction on the
+ * group's own handle, commits, and wakes the others. So the files of the next are synced while the former are
+ * committed. A work that fails takes none with it: the transaction is rolled back and each work runs again in one of
+ * its own. Alone, a thread pays no switch to another. Any thread. */
 #ifndef PULMO_STORE_GROUP_H
 #define PULMO_STORE_GROUP_H
 
@@ -20,15 +21,20 @@ struct group_ticket {
     struct err err;   /* out */
     bool good, done;
     pthread_cond_t wake;
+    struct group_queue *queue; /* where it waits */
     struct group_ticket *next;
+};
+
+struct group_queue {
+    struct group_ticket *first, **last;
+    bool led;
 };
 
 struct group {
     struct store *store; /* owned */
     pthread_mutex_t lock;
-    struct group_ticket *first, **last;
-    bool leading;   /* some thread commits */
-    int sync_fault; /* the leader's: errno of the first sync that failed, for ever */
+    struct group_queue syncs, commits;
+    int sync_fault; /* of who leads the syncs: errno of the first that failed, for ever */
 };
 void group_start(struct group *group, struct store *store);
 void group_stop(struct group *group); /* after all who use it */

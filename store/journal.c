@@ -23,6 +23,8 @@
 /* What is left of the disk, beyond its reserve, for each segment that is made. */
 #define ROOM_PER_SEGMENT 8
 #define IDLE_MS 300 /* without a put for so long, the journal is emptied */
+/* Contents are moved under load when more segments than this are used: it is a second write beside reception. */
+#define SEGMENTS_FULL (SEGMENTS_MAX * 3 / 4)
 
 /* used: full, or given up while reception rests; may hold contents that rows name. */
 enum segment_state { SEGMENT_ABSENT, SEGMENT_FREE, SEGMENT_ACTIVE, SEGMENT_USED };
@@ -41,6 +43,7 @@ struct store_journal {
     pthread_cond_t wake;
     struct segment segments[SEGMENTS_MAX];
     bool broken;         /* a sync failed: this process takes the direct way from now on */
+    bool moving;         /* the last step of a checkpoint was not the last; of store_journal_keep alone */
     int64_t last_put_ms; /* monotonic */
 };
 
@@ -146,6 +149,15 @@ static bool put_decide(struct store *store, struct journal_put *put, struct err 
     return true;
 }
 
+/* Without a place, a file of its own; again when it was removed since (retention_blob_needed). */
+static bool put_durable(struct store *store, struct journal_put *put, struct err *err) {
+    const struct instance *instance = put->put.input.instance;
+    if (put->place.segment >= 0 || !put->put.journaled)
+        return true;
+    put->put.journaled = false;
+    return blob_put(store->config.folder, put->put.input.blob, instance->part10, instance->part10_size, err);
+}
+
 /* Most instances are new: that is tried before anything is read. Where the rows know better, they ask for a decision.
  */
 static bool put_commit(struct store_journal *journal, struct store *store, struct journal_put *put, bool *sync_failed,
@@ -154,7 +166,7 @@ static bool put_commit(struct store_journal *journal, struct store *store, struc
     put->put.journaled = true;
     for (int tries = 0; tries <= INSTANCE_DECISIONS_MAX; tries++) {
         struct group_ticket ticket = {.work = put_work, .context = put};
-        if (tries > 0 && !put_decide(store, put, err))
+        if ((tries > 0 && !put_decide(store, put, err)) || !put_durable(store, put, err))
             return false;
         ticket.descriptor = put->put.journaled ? put->place.descriptor : -1;
         if (!group_run(&journal->group, &ticket)) {
@@ -170,13 +182,16 @@ static bool put_commit(struct store_journal *journal, struct store *store, struc
 
 /* The bytes go out before what is not digested yet is: the disk and the processor work at one time. */
 static bool put_try(struct store_journal *journal, struct store *store, const struct instance *instance,
-                    struct place place, struct err *err) {
-    struct journal_put put = {.put = {.now_ms = pulmo_now_ms()}, .place = place};
+                    struct err *err) {
+    struct journal_put put = {.put = {.now_ms = pulmo_now_ms()}, .place = place_take(journal, instance->part10_size)};
+    const struct place *place = &put.place;
     bool sync_failed = false;
-    bool good = segment_write(place.descriptor, place.position, instance->part10, instance->part10_size, err) &&
+    bool good = (place->segment < 0 ||
+                 segment_write(place->descriptor, place->position, instance->part10, instance->part10_size, err)) &&
                 version_input_make(instance, &put.put.input, err) &&
                 put_commit(journal, store, &put, &sync_failed, err);
-    place_leave(journal, &place, sync_failed);
+    if (place->segment >= 0)
+        place_leave(journal, place, sync_failed);
     return good;
 }
 
@@ -188,10 +203,7 @@ bool store_journal_put(struct store_journal *journal, struct store *store, const
     if (!blob_room(store->config.folder, store->config.disk_reserve_bytes + waiting_bytes(journal),
                    instance->part10_size, &fault))
         return instance_refuse(store, instance, &fault, err);
-    struct place place = place_take(journal, instance->part10_size);
-    if (place.segment < 0)
-        return store_instance_put(store, instance, err);
-    return put_try(journal, store, instance, place, &fault) || instance_refuse(store, instance, &fault, err);
+    return put_try(journal, store, instance, &fault) || instance_refuse(store, instance, &fault, err);
 }
 
 bool store_journal_run(struct store_journal *journal, store_work *work, void *context, struct err *err) {
@@ -227,34 +239,41 @@ static bool writer_begin(struct store_journal *journal, bool *began, struct err 
     return true;
 }
 
-static bool is_named(struct store *store, int segment, bool *named, struct err *err) {
-    int64_t found = 0;
-    if (!sql_integer(store, "SELECT EXISTS (SELECT 1 FROM journal WHERE segment = ?1)", SQL_VALUES(sql_int(segment)),
-                     &found, err))
-        return false;
-    *named = found != 0;
-    return true;
+/* Of each segment, whether a row names it. */
+static bool segments_named(struct store *store, bool named[SEGMENTS_MAX], struct err *err) {
+    PULMO_SCOPED(sql_done_at)
+    sqlite3_stmt *statement = sql_prepare(store, "SELECT DISTINCT segment FROM journal", SQL_NO_VALUES, err);
+    for (bool row = statement != NULL; row;) {
+        if (!sql_step(store, statement, &row, err))
+            return false;
+        int64_t segment = row ? sqlite3_column_int64(statement, 0) : -1;
+        if (segment >= 0 && segment < SEGMENTS_MAX)
+            named[segment] = true;
+    }
+    return statement != NULL;
 }
 
 /* A used segment gets no new writers; without any, a row that names it is there already or never will be. */
 static bool segments_recycle(struct store_journal *journal, struct err *err) {
+    bool settled[SEGMENTS_MAX], named[SEGMENTS_MAX] = {false}, any = false;
+    pthread_mutex_lock(&journal->lock);
     for (int index = 0; index < SEGMENTS_MAX; index++) {
-        struct segment *segment = &journal->segments[index];
-        bool named = true;
-        pthread_mutex_lock(&journal->lock);
-        bool settled = segment->state == SEGMENT_USED && segment->writers == 0;
-        pthread_mutex_unlock(&journal->lock);
-        if (!settled)
-            continue;
-        if (!is_named(journal->store, index, &named, err))
-            return false;
-        pthread_mutex_lock(&journal->lock);
-        if (!named) {
-            segment->used = 0;
-            segment->state = SEGMENT_FREE;
-        }
-        pthread_mutex_unlock(&journal->lock);
+        const struct segment *segment = &journal->segments[index];
+        settled[index] = segment->state == SEGMENT_USED && segment->writers == 0;
+        any = any || settled[index];
     }
+    pthread_mutex_unlock(&journal->lock);
+    if (!any)
+        return true;
+    if (!segments_named(journal->store, named, err))
+        return false;
+    pthread_mutex_lock(&journal->lock);
+    for (int index = 0; index < SEGMENTS_MAX; index++)
+        if (settled[index] && !named[index]) {
+            journal->segments[index].used = 0;
+            journal->segments[index].state = SEGMENT_FREE;
+        }
+    pthread_mutex_unlock(&journal->lock);
     return true;
 }
 
@@ -262,27 +281,28 @@ static bool segments_recycle(struct store_journal *journal, struct err *err) {
  * journal stays as small as it is. */
 static bool segment_add(struct store_journal *journal, struct err *err) {
     const struct store_config *config = &journal->store->config;
-    bool named = false;
+    bool named[SEGMENTS_MAX] = {false};
     pthread_mutex_lock(&journal->lock);
     int index = segment_in(journal, SEGMENT_FREE) < 0 ? segment_in(journal, SEGMENT_ABSENT) : -1;
     pthread_mutex_unlock(&journal->lock);
     struct err no_room = {0};
     if (index < 0 || !blob_room(config->folder, config->disk_reserve_bytes, ROOM_PER_SEGMENT * SEGMENT_BYTES, &no_room))
         return true;
-    if (!is_named(journal->store, index, &named, err))
+    if (!segments_named(journal->store, named, err))
         return false;
     int descriptor = segment_open(config->folder, index, SEGMENT_BYTES, err);
     if (descriptor < 0)
         return false;
     pthread_mutex_lock(&journal->lock);
-    journal->segments[index] = (struct segment){
-        .state = named ? SEGMENT_USED : SEGMENT_FREE, .descriptor = descriptor, .used = named ? SEGMENT_BYTES : 0};
+    journal->segments[index] = (struct segment){.state = named[index] ? SEGMENT_USED : SEGMENT_FREE,
+                                                .descriptor = descriptor,
+                                                .used = named[index] ? SEGMENT_BYTES : 0};
     pthread_mutex_unlock(&journal->lock);
     return true;
 }
 
 /* When reception rests, the active segment is given up, so that it can be written from its start again; under load,
- * when half of the journal is full, or nothing is free. */
+ * when most of the journal is full, or nothing is free. */
 static bool is_due(struct store_journal *journal) {
     size_t used = 0;
     pthread_mutex_lock(&journal->lock);
@@ -294,7 +314,7 @@ static bool is_due(struct store_journal *journal) {
         used += journal->segments[index].state == SEGMENT_USED;
     bool none_free = segment_in(journal, SEGMENT_FREE) < 0;
     pthread_mutex_unlock(&journal->lock);
-    return used > 0 && (rests || none_free || used > SEGMENTS_MAX / 2);
+    return used > 0 && (rests || none_free || used > SEGMENTS_FULL);
 }
 
 static void wait_for_work(struct store_journal *journal, int64_t wait_ms) {
@@ -307,15 +327,26 @@ static void wait_for_work(struct store_journal *journal, int64_t wait_ms) {
     pthread_mutex_unlock(&journal->lock);
 }
 
+/* A part at a time: what it empties is free again at once, and a reception that begins again has the disk for itself.
+ */
+static bool checkpoint_step(struct store_journal *journal, struct err *err) {
+    size_t moved = 0;
+    if (!journal_checkpoint_some(journal->store, &moved, err))
+        return false;
+    journal->moving = moved > 0;
+    return true;
+}
+
 bool store_journal_keep(struct store_journal *journal, int64_t wait_ms, struct err *err) {
-    if (wait_ms > 0)
+    if (wait_ms > 0 && !journal->moving)
         wait_for_work(journal, wait_ms);
     bool began = false;
+    journal->moving = false;
     if (!writer_begin(journal, &began, err))
         return false;
     if (!began)
         return true; /* a former process is still ending */
-    return segment_add(journal, err) && (!is_due(journal) || store_journal_checkpoint(journal->store, err)) &&
+    return segment_add(journal, err) && (!is_due(journal) || checkpoint_step(journal, err)) &&
            segments_recycle(journal, err);
 }
 

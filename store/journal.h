@@ -31,5 +31,7 @@ bool journal_holds(struct store *store, const char *sha256, int64_t size, bool *
 bool journal_holds_study(struct store *store, const char *study_uid, bool *waiting, struct err *err) PULMO_MUST_USE;
 /* As store_journal_checkpoint, for the contents of one study. */
 bool journal_checkpoint_study(struct store *store, const char *study_uid, struct err *err) PULMO_MUST_USE;
+/* A part of it, the oldest contents: what one pair of syncs moves. *moved = their number; 0 = the journal is empty. */
+bool journal_checkpoint_some(struct store *store, size_t *moved, struct err *err) PULMO_MUST_USE;
 
 #endif

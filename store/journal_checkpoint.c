@@ -14,7 +14,7 @@
 #include "store/handle.h"
 #include "store/segment.h"
 
-/* Contents that are moved with one pair of syncs; they are in memory together. */
+/* Contents that are moved with one pair of syncs. */
 #define BATCH_MAX 64
 #define BATCH_BYTES_MAX ((int64_t)32 << 20)
 
@@ -48,32 +48,35 @@ static bool place_find(struct store *store, const char *sha256, struct journal_p
     return true;
 }
 
-/* ERR_CONFLICT or ERR_NOT_FOUND when what lies there is not the content. */
+/* ERR_CONFLICT or ERR_NOT_FOUND when what lies there is not the content. out: of the place's size. */
+static bool place_load(const char *folder, const struct journal_place *place, bool digested, uint8_t *out,
+                       struct err *err) {
+    char digest[DIGEST_HEX_SIZE];
+    if (!segment_read(folder, place->segment, (uint64_t)place->position, (size_t)place->size, out, err))
+        return false;
+    if (!digested)
+        return true;
+    if (!digest_hex(out, (size_t)place->size, digest, err))
+        return false;
+    return strcmp(digest, place->sha256) == 0 ||
+           err_set(err, ERR_CONFLICT, "content %s has changed in the journal: its digest is %s", place->sha256, digest);
+}
+
+static bool place_check(const struct journal_place *place, struct err *err) {
+    return (place->size > 0 && place->position >= 0) ||
+           err_set(err, ERR_CONFLICT, "the journal's row of content %s is damaged", place->sha256);
+}
+
 static bool place_read(const char *folder, const struct journal_place *place, struct bytes *out, struct err *err) {
     PULMO_SCOPED(bytes_free) struct bytes bytes = {0};
-    char digest[DIGEST_HEX_SIZE];
-    if (place->size <= 0 || place->position < 0)
-        return err_set(err, ERR_CONFLICT, "the journal's row of content %s is damaged", place->sha256);
-    if (!segment_read(folder, place->segment, (uint64_t)place->position, (size_t)place->size, &bytes, err) ||
-        !digest_hex(bytes.data, bytes.size, digest, err))
+    if (!place_check(place, err))
         return false;
-    if (strcmp(digest, place->sha256) != 0)
-        return err_set(err, ERR_CONFLICT, "content %s has changed in the journal: its digest is %s", place->sha256,
-                       digest);
+    bytes = (struct bytes){pulmo_alloc((size_t)place->size, 1, err), (size_t)place->size};
+    if (!bytes.data || !place_load(folder, place, true, bytes.data, err))
+        return false;
     *out = bytes;
     bytes = (struct bytes){0};
     return true;
-}
-
-/* What this process wrote and synced, it need not digest again: the kernel still has it, or reads it from where the
- * sync has put it. What a former process wrote has come through a crash, perhaps of the machine. Either is digested
- * again before anything is concluded from it (store/contents.c). */
-static bool place_load(struct store *store, const struct journal_place *place, struct bytes *out, struct err *err) {
-    bool own = store->journal_own_after >= 0 && place->id > store->journal_own_after && place->size > 0 &&
-               place->position >= 0;
-    return own ? segment_read(store->config.folder, place->segment, (uint64_t)place->position, (size_t)place->size, out,
-                              err)
-               : place_read(store->config.folder, place, out, err);
 }
 
 /* Between the look at the row and the read, a checkpoint may have moved the content and the segment been written over:
@@ -113,14 +116,14 @@ bool journal_holds_study(struct store *store, const char *study_uid, bool *waiti
 
 struct move {
     struct journal_place places[BATCH_MAX];
-    struct bytes contents[BATCH_MAX];
     size_t count;
     bool lost[BATCH_MAX];
+    struct bytes room; /* for one content after the other */
 };
 
 static void move_free_at(struct move **move) {
-    for (size_t index = 0; *move && index < (*move)->count; index++)
-        bytes_free(&(*move)->contents[index]);
+    if (*move)
+        bytes_free(&(*move)->room);
     free(*move);
 }
 
@@ -147,37 +150,54 @@ static bool move_take(struct store *store, const char *study_uid, int64_t id_max
     return true;
 }
 
+/* Not zeroed, and kept: a page that is touched for the first time costs more than to copy it. */
+static bool room_make(struct move *move, size_t size, struct err *err) {
+    if (move->room.size >= size)
+        return true;
+    if (size > PULMO_ALLOC_MAX)
+        return err_set(err, ERR_CONFLICT, "a content of %zu bytes in the journal", size);
+    bytes_free(&move->room);
+    move->room.data = malloc(size);
+    move->room.size = move->room.data ? size : 0;
+    return move->room.data || err_set(err, ERR_MEMORY, "out of memory for %zu bytes", size);
+}
+
+/* What this process wrote and synced, it need not digest again: the kernel still has it, or reads it from where the
+ * sync has put it. What a former process wrote has come through a crash, perhaps of the machine. Either is digested
+ * again before anything is concluded from it (store/contents.c). */
+static bool move_load(struct store *store, struct move *move, const struct journal_place *place, struct err *err) {
+    bool own = store->journal_own_after >= 0 && place->id > store->journal_own_after;
+    return place_check(place, err) && room_make(move, (size_t)place->size, err) &&
+           place_load(store->config.folder, place, !own, move->room.data, err);
+}
+
 /* A content that its segment does not hold may be in blobs/ already: in a store that was restored from a backup, and
  * after a resend. Otherwise it is lost: the syncs' order excludes it, so the disk has lost or changed it. */
-static bool move_read(struct store *store, struct move *move, struct err *err) {
-    const char *folder = store->config.folder;
+static bool move_look(struct store *store, const struct journal_place *place, bool *lost, struct err *err) {
+    struct err gone = {0};
+    PULMO_SCOPED(bytes_free) struct bytes stored = {0};
+    *lost = !blob_read(store->config.folder, place->sha256, place->size, &stored, &gone);
+    return !*lost || gone.kind != ERR_MEMORY || err_set(err, gone.kind, "%s", gone.text);
+}
+
+static bool move_files(struct store *store, struct move *move, struct err *err) {
+    PULMO_SCOPED(blob_batch_free) struct blob_batch batch = {.count = 0};
+    if (!blob_batch_begin(&batch, store->config.folder, move->count, err))
+        return false;
     for (size_t index = 0; index < move->count; index++) {
         const struct journal_place *place = &move->places[index];
         struct err why = {0};
-        if (place_load(store, place, &move->contents[index], &why))
+        if (move_load(store, move, place, &why)) {
+            if (!blob_batch_put(&batch, place->sha256, move->room.data, (size_t)place->size, err))
+                return false;
             continue;
+        }
         if (why.kind != ERR_CONFLICT && why.kind != ERR_NOT_FOUND)
             return err_set(err, why.kind, "%s", why.text);
-        struct err gone = {0};
-        PULMO_SCOPED(bytes_free) struct bytes stored = {0};
-        move->lost[index] = !blob_read(folder, place->sha256, place->size, &stored, &gone);
-        if (move->lost[index] && gone.kind == ERR_MEMORY)
-            return err_set(err, gone.kind, "%s", gone.text);
+        if (!move_look(store, place, &move->lost[index], err))
+            return false;
     }
-    return true;
-}
-
-static bool move_write(struct store *store, const struct move *move, struct err *err) {
-    struct blob_content contents[BATCH_MAX];
-    char names[BATCH_MAX][DIGEST_HEX_SIZE];
-    size_t count = 0;
-    for (size_t index = 0; index < move->count; index++) {
-        if (!move->contents[index].data)
-            continue;
-        contents[count] = (struct blob_content){move->contents[index].data, move->contents[index].size};
-        memcpy(names[count++], move->places[index].sha256, DIGEST_HEX_SIZE);
-    }
-    return blob_put_named(store->config.folder, contents, count, names, err);
+    return blob_batch_end(&batch, err);
 }
 
 static bool lost_audit(struct store *store, const struct journal_place *place, struct err *err) {
@@ -208,22 +228,33 @@ static bool move_some(struct store *store, const char *study_uid, int64_t id_max
     if (!move || !move_take(store, study_uid, id_max, move, err))
         return false;
     *moved = move->count;
-    return move->count == 0 ||
-           (move_read(store, move, err) && move_write(store, move, err) && move_commit(store, move, err));
+    return move->count == 0 || (move_files(store, move, err) && move_commit(store, move, err));
+}
+
+static int lock_take(struct store *store, struct err *err) {
+    char path[SEGMENT_PATH_SIZE];
+    if (!segment_folder_make(store->config.folder, err))
+        return -1;
+    snprintf(path, sizeof path, "%s/journal/lock", store->config.folder);
+    int lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (lock < 0) {
+        err_set(err, errno == ENOSPC ? ERR_NO_SPACE : ERR_IO, "cannot open %s: %s", path, strerror(errno));
+        return -1;
+    }
+    while (flock(lock, LOCK_EX) != 0)
+        if (errno != EINTR) {
+            err_set(err, ERR_IO, "cannot lock %s: %s", path, strerror(errno));
+            close(lock);
+            return -1;
+        }
+    return lock;
 }
 
 static bool move_all(struct store *store, const char *study_uid, struct err *err) {
-    char path[SEGMENT_PATH_SIZE];
     int64_t id_max = 0;
-    if (!segment_folder_make(store->config.folder, err))
-        return false;
-    snprintf(path, sizeof path, "%s/journal/lock", store->config.folder);
-    PULMO_SCOPED(descriptor_close_at) int lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    PULMO_SCOPED(descriptor_close_at) int lock = lock_take(store, err);
     if (lock < 0)
-        return err_set(err, errno == ENOSPC ? ERR_NO_SPACE : ERR_IO, "cannot open %s: %s", path, strerror(errno));
-    while (flock(lock, LOCK_EX) != 0)
-        if (errno != EINTR)
-            return err_set(err, ERR_IO, "cannot lock %s: %s", path, strerror(errno));
+        return false;
     /* Up to what is there now: reception may add faster than this moves. */
     if (!sql_integer(store, "SELECT coalesce(max(id), 0) FROM journal", SQL_NO_VALUES, &id_max, err))
         return false;
@@ -242,4 +273,9 @@ bool store_journal_checkpoint(struct store *store, struct err *err) {
 
 bool journal_checkpoint_study(struct store *store, const char *study_uid, struct err *err) {
     return move_all(store, study_uid, err);
+}
+
+bool journal_checkpoint_some(struct store *store, size_t *moved, struct err *err) {
+    PULMO_SCOPED(descriptor_close_at) int lock = lock_take(store, err);
+    return lock >= 0 && (move_some(store, "", INT64_MAX, moved, err) || err_within(err, "journal"));
 }

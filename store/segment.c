@@ -121,28 +121,22 @@ bool segment_write(int descriptor, uint64_t position, const void *data, size_t s
     return true;
 }
 
-bool segment_read(const char *folder, int64_t number, uint64_t position, size_t size, struct bytes *out,
-                  struct err *err) {
+bool segment_read(const char *folder, int64_t number, uint64_t position, size_t size, void *out, struct err *err) {
     char path[SEGMENT_PATH_SIZE];
     if (!segment_path(folder, number, path, err))
         return false;
     PULMO_SCOPED(descriptor_close_at) int descriptor = open(path, O_RDONLY | O_CLOEXEC);
     if (descriptor < 0)
         return fail(err, "open", path);
-    PULMO_SCOPED(bytes_free) struct bytes bytes = {.data = pulmo_alloc(size, 1, err)};
-    if (!bytes.data)
-        return false;
-    while (bytes.size < size) {
-        ssize_t got = pread(descriptor, bytes.data + bytes.size, size - bytes.size, (off_t)(position + bytes.size));
+    for (size_t done = 0; done < size;) {
+        ssize_t got = pread(descriptor, (uint8_t *)out + done, size - done, (off_t)(position + done));
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
             return fail(err, "read", path);
         if (got == 0)
             return err_set(err, ERR_CONFLICT, "%s ends before its content does", path);
-        bytes.size += (size_t)got;
+        done += (size_t)got;
     }
-    *out = bytes;
-    bytes = (struct bytes){0};
     return true;
 }

@@ -20,8 +20,9 @@ int segment_open(const char *folder, int64_t number, uint64_t size, struct err *
 uint64_t segment_room(size_t size);
 /* Writes a piece, padded with zeros to whole pages, and lets the disk begin with it. Not synced. */
 bool segment_write(int descriptor, uint64_t position, const void *data, size_t size, struct err *err) PULMO_MUST_USE;
-/* size bytes at position, owned. ERR_CONFLICT when the file is shorter, ERR_NOT_FOUND when it is absent. */
-bool segment_read(const char *folder, int64_t number, uint64_t position, size_t size, struct bytes *out,
+/* size bytes at position, into memory of that size. ERR_CONFLICT when the file is shorter, ERR_NOT_FOUND when it is
+ * absent. */
+bool segment_read(const char *folder, int64_t number, uint64_t position, size_t size, void *out,
                   struct err *err) PULMO_MUST_USE;
 
 #endif

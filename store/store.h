@@ -66,11 +66,11 @@ void store_set_pixel_digest(struct store *store, store_pixel_digest *digest);
 struct store_journal;
 struct store_journal *store_journal_open(const struct store_config *config, struct err *err);
 void store_journal_close(struct store_journal *journal); /* what it holds stays until the next checkpoint */
-/* Upkeep, for a thread of its own in a loop: waits for up to wait_ms, then adds segments, empties and recycles them.
+/* Upkeep, for a thread of its own in a loop: waits for up to wait_ms, then adds a segment, empties some, recycles them.
  * The journal takes nothing before the first call. An error leaves everything as it was: call again. */
 bool store_journal_keep(struct store_journal *journal, int64_t wait_ms, struct err *err) PULMO_MUST_USE;
 /* Any thread. store_instance_put, with the same promise; store: the calling thread's handle. What the journal has no
- * room for takes the way of store_instance_put. */
+ * room for becomes a file at once. */
 bool store_journal_put(struct store_journal *journal, struct store *store, const struct instance *instance,
                        struct err *err) PULMO_MUST_USE;
 /* Runs work, which writes to the store, in one commit with other threads' works; on any of their threads, and again

@@ -187,6 +187,33 @@ static void test_truncated(void **state) {
     check_chain(fixture->store);
 }
 
+/* At rest it is emptied a part at a time, so that reception, should it begin again, waits for no more than one. */
+#define PART_MAX 64
+static void test_parts(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    char sop[32], text[32];
+    struct store_journal *journal = journal_open(fixture);
+    for (int index = 0; index < PART_MAX + 1; index++) {
+        snprintf(sop, sizeof sop, "1.2.3.4.%d", index);
+        snprintf(text, sizeof text, "content %d", index);
+        put(journal, fixture->store, sop, text);
+    }
+    usleep(400000); /* it rests */
+    for (int left = 1; left >= 0; left--) {
+        assert_good(store_journal_keep(journal, 0, &err));
+        assert_int_equal(waiting(fixture), left);
+    }
+    for (int index = 0; index < PART_MAX + 1; index++) {
+        snprintf(text, sizeof text, "content %d", index);
+        assert_true(blob_is(fixture, text));
+    }
+    put(journal, fixture->store, "1.2.3.5", "in the segment that is free again");
+    assert_int_equal(fixture_count(fixture, "SELECT segment = 0 AND position = 0 FROM journal"), 1);
+    store_journal_close(journal);
+    check_chain(fixture->store);
+}
+
 /* As in a store that was restored from a backup: rows of a journal that is not there, contents that are. */
 static void test_restored(void **state) {
     struct fixture *fixture = *state;
@@ -320,8 +347,8 @@ static void test_no_room(void **state) {
 
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
-    const struct CMUnitTest tests[] = {TEST(test_paths),    TEST(test_same_content), TEST(test_versions),
-                                       TEST(test_reopened), TEST(test_truncated),    TEST(test_restored),
-                                       TEST(test_threads),  TEST(test_two_writers),  TEST(test_no_room)};
+    const struct CMUnitTest tests[] = {
+        TEST(test_paths), TEST(test_same_content), TEST(test_versions), TEST(test_reopened),    TEST(test_truncated),
+        TEST(test_parts), TEST(test_restored),     TEST(test_threads),  TEST(test_two_writers), TEST(test_no_room)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
