@@ -14,7 +14,7 @@
 #define REST_LOOK_MS 250
 #define REST_LOOKS 3 /* in a row, in which a sync of the file system has next to nothing to do */
 #define REST_SYNC_MAX_S 0.02
-#define REST_MAX_S 15
+#define REST_MAX_S 10
 
 static double now_s(void) {
     struct timespec now;
