@@ -76,7 +76,7 @@ export class Process {
   /** Asks it to end and waits; a process that does not is a failure. */
   async stop() {
     if (this.alive) this.child.kill('SIGTERM');
-    const status = await Promise.race([this.ended, sleep(30000).then(() => 'hangs')]);
+    const status = await Promise.race([this.ended, sleep(120000).then(() => 'hangs')]);
     if (status === 'hangs') {
       await this.kill();
       throw new Error(`it does not stop:\n${this.log}`);

@@ -25,6 +25,7 @@ const cores = Math.min(4, cpus().length);
 const LANES_EACH = 3;
 const LATE_TRIES = 4;
 const COUNT_TRIES = 4;
+const TOLD_EVERY = 50; // kills of a whole phase
 const NOISE = 6; // two runs differ by a call or two, since threads meet differently
 const NOISE_SHARE = 0.05;
 const began = Date.now();
@@ -69,8 +70,8 @@ async function killAll(lanes, phase, targets, seconds) {
     while (targets.length && !tally.failure && Date.now() < deadline) {
       const target = targets.shift();
       try {
-        if (await killOnce(lane, phase, target)) tally.killed++;
-        else tally.late.push(target);
+        if (!(await killOnce(lane, phase, target))) tally.late.push(target);
+        else if (++tally.killed % TOLD_EVERY === 0 && full) console.log(`    ${tally.killed} done, ${targets.length} to go`);
       } catch (error) {
         tally.failure ??= error;
       }

@@ -16,13 +16,14 @@ export const PASSWORD = 'a password of the crash tests';
 /** Argon2id of that password at the least memory, so that a login costs nothing. */
 const CHEAP = '$argon2id$v=19$m=64,t=1,p=1$Y3Jhc2ggbWF0cml4IHRlcw$Ll4VLDsP04myKFX0LaesG3GZpTBe/bkayQHxjZ2uNTs';
 const FORMER = path.join(path.dirname(fileURLToPath(import.meta.url)), 'store-1');
+const PATIENCE_S = 900; // an analysis beside other work on a slow machine
 const LISTENING = /listening port=(\d+)/;
 const open = ({ state }) => state === 'queued' || state === 'leased';
 
 /** Starts a process that takes jobs, until `count` are done (the victim) or none is left (the restart). */
 export async function work(lane, ledger, trace, { only, kind, count }) {
   const worker = lane.start(only, trace);
-  if (trace) await worker.line(/job (done|failed) /, { count });
+  if (trace) await worker.line(/job (done|failed) /, { count, seconds: PATIENCE_S });
   else {
     await Promise.race([worker.line(/ job taken /), sleep(400)]);
     await ledger.onRestart?.();

@@ -255,15 +255,16 @@ async function killed(hospital, study) {
   const whole = await stateOf(data);
   const expected = blobs(data);
   assert.equal(whole.instances.filter(({ study: uid, purged }) => uid === study.uid && purged).length, SLICES);
-  let point = 1;
   let kills = 0;
-  const step_ = Number(process.env.PULMO_RETENTION_STEP ?? 15); // 1 = every call
-  for (let ended = false; !ended; point += step_) {
-    const process = await purge([point % 2 ? 'before' : 'after', String(point)]);
+  let points = 0;
+  const step_ = Number(process.env.PULMO_RETENTION_STEP ?? 15); // 1 = every call, before and after it
+  for (let ended = false, turn = 0; !ended; turn++) {
+    const point = step_ === 1 ? 1 + (turn >> 1) : 1 + turn * step_;
+    const process = await purge([turn % 2 ? 'after' : 'before', String(point)]);
     // what follows the purge is the sweep and silence: it lives on then, and the points are over
     ended = process.alive && (await Promise.race([process.ended.then(() => false), sleep(1500).then(() => true)]));
     await process.kill();
-    if (!ended) kills++;
+    if (!ended) [kills, points] = [kills + 1, point];
     assert.ok(ended || /^killed/m.test(readFileSync(path.join(folder, 'points'), 'utf8')));
     await assertWhole(await stateOf(data), configPath);
     const again = new Process(command);
@@ -278,7 +279,7 @@ async function killed(hospital, study) {
     assert.equal(state.audit.filter(({ action, study_uid: uid }) => action === 'purge' && uid === study.uid).length, 1, 'purged once');
   }
   assert.ok(kills >= 5, `${kills} kills`);
-  step(`killed ${kills} times at durable calls of a purge (every ${step_} of them): whole, purged once, no file lost or left`);
+  step(`killed ${kills} times at the ${points} durable calls of a purge (${step_ === 1 ? 'before and after each' : `every ${step_}`}): whole, purged once, no file lost or left`);
 }
 
 await test('retention', async (context) => {
