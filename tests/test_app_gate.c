@@ -53,14 +53,7 @@ static void expect_accepted(const char *name, const struct volume *source) {
     print_message("%-32s score %.2f (%s)\n", name, analysis.gate.score, analysis.gate.part);
 }
 
-/* The sanitizers look at memory, not at verdicts, and are ten times slower: a share does for them. */
-#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
-#define HOSTS 1
-#define SHARE 3
-#else
 #define HOSTS 15
-#define SHARE 1
-#endif
 
 static void hosts_are_accepted(void **state) {
     (void)state;
@@ -88,7 +81,7 @@ static void phantoms_are_accepted(void **state) {
     (void)state;
     static const struct phantom_config configs[] = {
         {.seed = 1, .nodules = 1}, {.seed = 2, .nodules = 4, .spacing_mm = 1.25}, {.seed = 3, .spacing_mm = 5}};
-    for (size_t n = 0; n < sizeof configs / sizeof *configs; n += SHARE) {
+    for (size_t n = 0; n < sizeof configs / sizeof *configs; n++) {
         struct err err = {0};
         char name[64];
         PULMO_SCOPED(phantom_free) struct phantom phantom = {0};
@@ -208,7 +201,7 @@ static void damaged_chests_are_refused(void **state) {
     if (!fixture.chest)
         skip();
     int missed = 0;
-    for (size_t n = 0; n < sizeof rows / sizeof *rows; n += SHARE) {
+    for (size_t n = 0; n < sizeof rows / sizeof *rows; n++) {
         PULMO_SCOPED(volume_free_at) struct volume *copy = volume_new(&fixture.chest->grid, NULL);
         assert_non_null(copy);
         memcpy(copy->hu, fixture.chest->hu, grid_voxels(&copy->grid) * sizeof *copy->hu);
