@@ -23,7 +23,11 @@ static struct {
     struct phantom phantom;
     struct file_list files;
     struct config config;
+    struct engine engine;     /* of the analysis that the tests share, with two threads */
+    struct analysis analysis; /* of all files */
 } fixture;
+
+static struct analysis analyse(struct engine *engine, const char *threads, const char *const *files, size_t count);
 
 static int make_fixture(void **state) {
     (void)state;
@@ -42,11 +46,15 @@ static int make_fixture(void **state) {
     assert_true(dicom_ct_write(fixture.phantom.volume, &write, &err));
     assert_true(file_list_make(&folder, 1, &fixture.files, &err));
     config_defaults(&fixture.config);
-    return config_set(&fixture.config, "model", "models/model.json", &err) ? 0 : -1;
+    assert_true(config_set(&fixture.config, "model", "models/model.json", &err));
+    fixture.analysis = analyse(&fixture.engine, "2", (const char *const *)fixture.files.items, fixture.files.count);
+    return 0;
 }
 
 static int remove_fixture(void **state) {
     (void)state;
+    analysis_free(&fixture.analysis);
+    engine_close(&fixture.engine);
     for (size_t index = 0; index < fixture.files.count; index++)
         unlink(fixture.files.items[index]);
     rmdir(fixture.folder);
@@ -86,11 +94,10 @@ static const struct store_artifact *named(const struct artifacts *artifacts, con
 
 static void the_nodule_is_the_first_finding(void **state) {
     (void)state;
-    struct engine engine;
-    struct analysis analysis = analyse(&engine, "0", (const char *const *)fixture.files.items, fixture.files.count);
-    assert_int_equal(analysis.refusals.count, 0);
-    assert_true(analysis.findings.count > 0);
-    const struct finding *first = &analysis.findings.items[0];
+    const struct analysis *analysis = &fixture.analysis;
+    assert_int_equal(analysis->refusals.count, 0);
+    assert_true(analysis->findings.count > 0);
+    const struct finding *first = &analysis->findings.items[0];
     const struct phantom_nodule *nodule = &fixture.phantom.nodules[0];
     double square = 0;
     for (int axis = 0; axis < 3; axis++)
@@ -99,9 +106,7 @@ static void the_nodule_is_the_first_finding(void **state) {
     assert_true(first->reported);
     assert_true(fabs((first->long_axis_mm + first->short_axis_mm) / 2 - nodule->diameter_mm) < 2);
     assert_true(first->probability_low <= first->probability && first->probability <= first->probability_high);
-    assert_non_null(analysis.masks[0]);
-    analysis_free(&analysis);
-    engine_close(&engine);
+    assert_non_null(analysis->masks[0]);
 }
 
 /* Every artifact of two runs, byte for byte; analysis.json without its timings. */
@@ -129,16 +134,11 @@ static void assert_same(const struct artifacts *left, const struct artifacts *ri
 
 static void two_runs_and_any_number_of_threads_give_the_same_bytes(void **state) {
     (void)state;
-    const char *const threads[] = {"1", "2"};
-    struct artifacts artifacts[2];
-    for (int index = 0; index < 2; index++) {
-        struct engine engine;
-        struct analysis analysis =
-            analyse(&engine, threads[index], (const char *const *)fixture.files.items, fixture.files.count);
-        artifacts[index] = explain(&analysis, &engine);
-        analysis_free(&analysis);
-        engine_close(&engine);
-    }
+    struct engine engine;
+    struct analysis analysis = analyse(&engine, "1", (const char *const *)fixture.files.items, fixture.files.count);
+    struct artifacts artifacts[] = {explain(&analysis, &engine), explain(&fixture.analysis, &fixture.engine)};
+    analysis_free(&analysis);
+    engine_close(&engine);
     assert_same(&artifacts[0], &artifacts[1]);
     const struct store_artifact *document = named(&artifacts[0], "analysis.json");
     assert_non_null(document);
@@ -149,30 +149,28 @@ static void two_runs_and_any_number_of_threads_give_the_same_bytes(void **state)
     artifacts_free(&artifacts[1]);
 }
 
+/* The last that looks at the shared analysis: it takes its findings. */
 static void findings_survive_their_document(void **state) {
     (void)state;
     struct err err = {0};
-    struct engine engine;
-    struct analysis analysis = analyse(&engine, "0", (const char *const *)fixture.files.items, fixture.files.count);
+    struct analysis *analysis = &fixture.analysis;
     PULMO_SCOPED(bytes_free) struct bytes document = {0}, again = {0};
-    assert_true(analysis_json(&analysis, &engine, NULL, &document, &err));
+    assert_true(analysis_json(analysis, &fixture.engine, NULL, &document, &err));
     struct findings read = {0};
     struct analysis_run run;
     assert_true(finding_json_read(&document, &read, &run, &err));
-    assert_int_equal(read.count, analysis.findings.count);
+    assert_int_equal(read.count, analysis->findings.count);
     for (size_t index = 0; index < read.count; index++)
-        assert_int_equal(read.items[index].id, analysis.findings.items[index].id);
+        assert_int_equal(read.items[index].id, analysis->findings.items[index].id);
     /* What was read writes the same document: no field was lost on the way. */
-    findings_free(&analysis.findings);
-    analysis.findings = read;
-    analysis.run = run;
-    assert_true(analysis_json(&analysis, &engine, NULL, &again, &err));
+    findings_free(&analysis->findings);
+    analysis->findings = read;
+    analysis->run = run;
+    assert_true(analysis_json(analysis, &fixture.engine, NULL, &again, &err));
     PULMO_SCOPED(bytes_free) struct bytes left = {0}, right = {0};
     assert_true(analysis_json_comparable(&document, &left, &err) && analysis_json_comparable(&again, &right, &err));
     assert_int_equal(left.size, right.size);
     assert_memory_equal(left.data, right.data, left.size);
-    analysis_free(&analysis);
-    engine_close(&engine);
 }
 
 static void a_missing_slice_is_refused_and_reported(void **state) {
