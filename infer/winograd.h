@@ -6,7 +6,7 @@
  * is left: 4.5 multiplications a cell and pair of channels instead of 27.
  *
  * Depth: the F(2, 3) of Lavin and Gray, whose points are 0, 1, -1 and infinity. Rows and columns: F(4, 3) at 0, 2/3,
- * -2/3, 3/2, -3/2 and infinity, by the Toom-Cook construction. With the usual 1 and 2 the error is three to four
+ * -2/3, 3/2, -3/2 and infinity, by the Toom-Cook construction. With the usual 1 and 2 the error is four to five
  * times as large; with these it is about that of a sum in order (test_infer_winograd).
  *
  * A cell's sums run in one order, whatever the tile's neighbours and the width of the vectors: results are the same
