@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/session.h"
 #include "infer/winograd.h"
 
 #define TOLERANCE 3e-6
@@ -320,6 +321,35 @@ static void smallest_numbers_are_numbers(void **state) {
     task_free(&task);
 }
 
+/* The detector on a tile that is ever brighter: the layer at which it becomes too much is named, and it is one of
+ * this kernel's where it runs. */
+static void a_layer_that_overflows_is_named(void **state) {
+    (void)state;
+    struct err err = {0};
+    struct shape tile = {.rank = 5, .dims = {1, 1, 32, 32, 32}};
+    struct infer_model *model = infer_model_open("models/model.json", &err);
+    struct program *program = model ? infer_program_new(model->detector, &tile, false, &err) : NULL;
+    struct runner *runner = program ? infer_runner_new(program, &err) : NULL;
+    if (!runner)
+        fail_msg("%s", err.text);
+    bool finite = true;
+    for (float scale = 1; finite && scale < 1e38F; scale *= 2) {
+        float *input = infer_runner_input(runner, 0);
+        for (int n = 0; n < 32 * 32 * 32; n++)
+            input[n] = scale * (float)(n * 7 % 11);
+        finite = infer_runner_run(runner, NULL, &err);
+    }
+    assert_false(finite);
+    assert_int_equal(err.kind, ERR_INPUT);
+    print_message("%s\n", err.text);
+    assert_non_null(strstr(err.text, "gave NaN or infinity"));
+    if (infer_winograd_lanes(infer_backend_instruction_set()))
+        assert_non_null(strstr(err.text, "/stem/stem.1/first"));
+    infer_runner_free(runner);
+    infer_program_free(program);
+    infer_model_free(model);
+}
+
 static void what_it_cannot_do_is_left(void **state) {
     (void)state;
     struct winograd plan;
@@ -336,10 +366,15 @@ static void what_it_cannot_do_is_left(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_small_shape_agrees_with_a_sum),   cmocka_unit_test(larger_volumes_agree_with_a_sum),
-        cmocka_unit_test(gradients_are_those_of_the_definition), cmocka_unit_test(error_is_near_that_of_a_sum_in_order),
-        cmocka_unit_test(neighbours_do_not_change_a_bit),        cmocka_unit_test(what_is_no_number_is_told),
-        cmocka_unit_test(smallest_numbers_are_numbers),          cmocka_unit_test(what_it_cannot_do_is_left),
+        cmocka_unit_test(every_small_shape_agrees_with_a_sum),
+        cmocka_unit_test(larger_volumes_agree_with_a_sum),
+        cmocka_unit_test(gradients_are_those_of_the_definition),
+        cmocka_unit_test(error_is_near_that_of_a_sum_in_order),
+        cmocka_unit_test(neighbours_do_not_change_a_bit),
+        cmocka_unit_test(what_is_no_number_is_told),
+        cmocka_unit_test(smallest_numbers_are_numbers),
+        cmocka_unit_test(a_layer_that_overflows_is_named),
+        cmocka_unit_test(what_it_cannot_do_is_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
