@@ -29,9 +29,14 @@ class Copies:
         self.refresh()
 
     def refresh(self):
-        for path in sorted(self.folder.glob("*.json")):
-            if path.stem not in self.by_name:
-                self.by_name[path.stem] = len(self.volumes)
+        self.add(self.folder)
+
+    def add(self, folder):
+        """Takes up what is new in a folder. Names of another folder than the own one carry its name."""
+        for path in sorted(folder.glob("*.json")):
+            name = path.stem if folder == self.folder else f"{folder.name}-{path.stem}"
+            if name not in self.by_name:
+                self.by_name[name] = len(self.volumes)
                 self.volumes.append(np.load(path.with_suffix(".npy"), mmap_mode="r"))
                 text = json.loads(path.read_text())
                 text["findings"] += own_lesions(text)

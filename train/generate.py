@@ -199,7 +199,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", default=str(splits.HERE / "../../shared/data"))
     parser.add_argument("--cache", default=str(splits.HERE / "cache"))
-    parser.add_argument("--part", default="train", choices=splits.PARTS)
+    parser.add_argument("--part", default="train", choices=[*splits.PARTS, splits.MORE])
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--nodules", type=int, default=30)
@@ -216,7 +216,7 @@ def main():
         if (folder / f"{number:05d}.json").exists():
             continue
         started = time.time()
-        rng = np.random.default_rng([splits.PARTS.index(args.part), int(args.plain), number])
+        rng = np.random.default_rng([[*splits.PARTS, splits.MORE].index(args.part), int(args.plain), number])
         few = [nodules[order[(number * args.nodules + i) % len(order)]]
                for i in range(args.nodules)] if args.plain else for_number(number, nodules, rng)
         volume, description = make_copy(hosts[number % len(hosts)], few, hosts, rng,

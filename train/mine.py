@@ -17,6 +17,7 @@ import decode
 import lungs
 import split as splits
 from detector import Detector
+from scan import Pipeline
 
 
 def label(row, findings):
@@ -47,19 +48,28 @@ def marks_of(net, volume, score_min, limit):
     return decode.suppress(rows, limit)
 
 
+def detector(runs, models):
+    """The last checkpoint, or the shipped graph where there is none."""
+    if not (runs / "detector.pt").exists():
+        return Pipeline(models).detect
+    net = Detector()
+    net.load_state_dict(torch.load(runs / "detector.pt")["average"])
+    return net.eval()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--cache", default=str(splits.HERE / "cache"))
     parser.add_argument("--runs", default=str(splits.HERE / "runs"))
     parser.add_argument("--copies", type=int, default=27)
+    parser.add_argument("--models", default=str(splits.HERE / "../models"))
+    parser.add_argument("--part", default="train", choices=["train", splits.MORE])
     parser.add_argument("--skip", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    net = Detector()
-    net.load_state_dict(torch.load(Path(args.runs) / "detector.pt")["average"])
-    net.eval()
-    copies = crops.Copies(Path(args.cache) / "train")
+    net = detector(Path(args.runs), Path(args.models))
+    copies = crops.Copies(Path(args.cache) / args.part)
     places, tally = {}, {}
     for number in range(args.skip, min(args.skip + args.copies, len(copies.volumes))):
         volume, text = np.array(copies.volumes[number]), copies.texts[number]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PARTS = ("train", "validation", "test")
+MORE = "more"     # hosts of the other parts with training patients' nodules, for cross-validation
 
 
 def load():
@@ -36,17 +37,25 @@ def refuse(rows, part, split):
     return rows
 
 
+def more_hosts(split):
+    """Hosts that stage 1 never saw and that stage 2 may see in a fold: without those of never_train."""
+    return sorted({h for name in ("a", "b") for h in split["folds"][name]})
+
+
 def hosts(data, part, split=None):
-    """Rows of hosts.csv of one part, in the order of split.json."""
+    """Rows of hosts.csv of one part, in the order of split.json; MORE leaves out what must never be trained on."""
     split = split or load()
     with open(Path(data) / "hosts" / "hosts.csv") as f:
         rows = {r["name"]: r for r in csv.DictReader(f)}
+    if part == MORE:
+        return [rows[h] for h in more_hosts(split) if rows[h]["seriesuid"] not in split["never_train"]]
     return refuse([rows[name] for name in split["hosts"][part]], part, split)
 
 
 def nodules(data, part, split=None):
-    """Rows of nodules.csv whose patient belongs to one part."""
+    """Rows of nodules.csv whose patient belongs to one part; MORE has those of train."""
     split = split or load()
+    part = "train" if part == MORE else part
     with open(Path(data) / "nodules" / "nodules.csv") as f:
         rows = [r for r in csv.DictReader(f) if patient_part(r["patient_id"], split) == part]
     return refuse(rows, part, split)

@@ -1,6 +1,7 @@
 """Trains stage 2: nodules against what stage 1 mistakes for them (runs/hard.json, by mine.py).
 
     python3 train/train_candidate.py --minutes 25
+    python3 train/train_candidate.py --go-on --fold a --crops 20000     from the shipped graph, without fold a's hosts
 """
 import argparse
 import json
@@ -12,8 +13,9 @@ import torch
 from torch.nn import functional as F
 
 import crops
+import from_onnx
 import split as splits
-from candidate import SIDE, Candidate
+from candidate import KEEP, SIDE, TOKENS, Candidate
 from train_detector import Average, learning_rate, save
 
 
@@ -28,11 +30,12 @@ class Pool:
     """Nodules, shams and stage 1's false positives. The latter are known in each host's own voxels and
     so serve in every copy of it, each time with another scanner's grain."""
 
-    def __init__(self, copies, hard):
+    def __init__(self, copies, hard, without=()):
         self.copies, self.hard = copies, hard
+        self.usable = [i for i, text in enumerate(copies.texts) if text["host"] not in without]
         self.groups = {"nodule": [], "sham": []}
-        for index, text in enumerate(copies.texts):
-            for f in text["findings"]:
+        for index in self.usable:
+            for f in copies.texts[index]["findings"]:
                 if f["kind"] in ("nodule", "sham", "lesion"):
                     group = "sham" if f["kind"] == "sham" else "nodule"
                     self.groups[group].append((index, np.array(f["at"]), f["mm"], f["texture"]))
@@ -48,7 +51,7 @@ class Pool:
             index, at, mm, _ = self.groups["nodule"][rng.integers(len(self.groups["nodule"]))]
             step = rng.normal(0, 1, 3)
             return index, at + step / np.linalg.norm(step) * (mm / 2 + rng.uniform(4, 12))
-        index = rng.integers(len(self.copies.volumes))
+        index = self.usable[rng.integers(len(self.usable))]
         text = self.copies.texts[index]
         places = self.hard.get(text["host"])
         if kind == "hard" and places:
@@ -106,31 +109,60 @@ def loss_of(outputs, goals):
     return found + 0.2 * kind / count + 0.3 * size / count, found.item(), size.item() / count.item()
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("--cache", default=str(splits.HERE / "cache"))
     parser.add_argument("--runs", default=str(splits.HERE / "runs"))
+    parser.add_argument("--models", default=str(splits.HERE / "../models"))
     parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--crops", type=int, help="end after so many crops instead of minutes: the same on any machine")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--top-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=2)
-    args = parser.parse_args()
-    torch.set_num_threads(2)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--go-on", action="store_true",
+                        help="from the shipped graph, with the copies of the hosts that stage 1 never saw as well")
+    parser.add_argument("--fold", choices=["a", "b"], help="see no host of this fold of split.json")
+    parser.add_argument("--gated", action="store_true", help="a gate chooses the keys of the attention")
+    return parser.parse_args()
+
+
+def start(args, checkpoint):
+    """(net, step, seconds used, what is saved beside): from the checkpoint, the shipped graph, or stage 1's encoder."""
+    net = Candidate(dropout=0.2, gated=args.gated)
+    if args.go_on:
+        from_onnx.load(net, Path(args.models) / "candidate.onnx")
+    else:
+        start_from_detector(net, Path(args.runs) / "detector.pt")
+    saved = torch.load(checkpoint) if checkpoint.exists() else None
+    if saved:
+        net.load_state_dict(saved["net"])
+    return net, saved
+
+
+def pool_of(args):
+    """All copies that this training may see."""
+    without = splits.load()["folds"][args.fold] if args.fold else ()
+    copies = crops.Copies(Path(args.cache) / "train")
+    if args.go_on:
+        copies.add(Path(args.cache) / splits.MORE)
+    return Pool(copies, json.loads((Path(args.runs) / "hard.json").read_text()), without)
+
+
+def main():
+    args = arguments()
+    torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     runs = Path(args.runs)
-    net = Candidate(dropout=0.2)
-    start_from_detector(net, runs / "detector.pt")
+    checkpoint = runs / f"candidate{'-gated' if args.gated else ''}{'-' + args.fold if args.fold else ''}.pt"
+    net, saved = start(args, checkpoint)
     optimizer = torch.optim.AdamW(net.parameters(), args.top_rate, weight_decay=1e-2)
     average, step, used = Average(net), 0, 0.0
-    checkpoint = runs / "candidate.pt"
-    if checkpoint.exists():
-        saved = torch.load(checkpoint)
-        net.load_state_dict(saved["net"])
+    if saved:
         optimizer.load_state_dict(saved["optimizer"])
         average.state, step, used = saved["average"], saved["step"], saved["used"]
-    pool = Pool(crops.Copies(Path(args.cache) / "train"),
-                json.loads((runs / "hard.json").read_text()))
-    print({k: len(v) for k, v in pool.groups.items()}, flush=True)
+    pool = pool_of(args)
+    print({k: len(v) for k, v in pool.groups.items()}, sorted({pool.copies.texts[i]["host"] for i in pool.usable}), flush=True)
     rng = np.random.default_rng([args.seed, step])
     batches = crops.Prefetch(lambda: pool.batch(rng, args.batch))
     minutes_file, hard_read = runs / "candidate.minutes", (runs / "hard.json").stat().st_mtime
@@ -138,11 +170,14 @@ def main():
     sums = np.zeros(4)
     while True:
         total = float(minutes_file.read_text()) if minutes_file.exists() else args.minutes
-        if used / 60 >= total:
+        done = step * args.batch / args.crops if args.crops else used / 60 / total
+        if done >= 1:
             break
         images, goals = batches.get()
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(used / 60 / total, args.top_rate)
+            group["lr"] = learning_rate(done, args.top_rate)
+        if args.gated:            # all keys at first: what is never seen never learns to be chosen
+            net.attention.keep = int(np.clip(TOKENS**3 - (TOKENS**3 - KEEP) * done / 0.4, KEEP, TOKENS**3))
         outputs = net(images)
         loss, found, size = loss_of(outputs, goals)
         optimizer.zero_grad(set_to_none=True)
