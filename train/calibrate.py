@@ -1,6 +1,10 @@
-"""Fits p = sigmoid(a logit1 + b logit2 + c) on the validation hosts and picks the thresholds.
+"""Fits p = sigmoid(a logit1 + b logit2 + c) on hosts that no network saw, and picks the thresholds.
 
     python3 train/calibrate.py      writes runs/calibration.json; export.py then puts it into model.json
+
+What ships is fitted on all of them but the series of split.json's never_train. Beside it lies one fit for each host, made
+without that host's copies: every figure of a host comes from that one (leave one host out), so that no figure comes
+from data that its thresholds saw.
 
 Implanted copies hold far more nodules than a patient does. Nodules are therefore weighted as if a CT
 held PREVALENCE of them, so that p means something in a CT without implants.
@@ -44,16 +48,55 @@ def label(mark, scan):
     return 0
 
 
-def stage_1_cut(pipeline, copies):
+def logit(p):
+    return float(np.log(p / (1 - p)))
+
+
+def stage_1_cut(copies):
     """The score of stage 1 above which SURVIVORS false marks a copy are handed on."""
-    false = []
-    for volume, text, name in zip(copies.volumes, copies.texts, copies.by_name):
-        marks = [{"at": r[:3].tolist(), "logit1": r[4]}
-                 for r in pipeline.rows(np.array(volume), f"validation-plain-{name}")]
-        scan = as_scan(text, marks, "logit1")
-        false += [m["logit1"] for m in marks if label(m, scan) == 0]
-    logit_min = np.sort(false)[::-1][min(int(SURVIVORS * len(copies.volumes)), len(false) - 1)]
+    false = np.concatenate([c["logit1"][c["label"] == 0] for c in copies])
+    logit_min = np.sort(false)[::-1][min(int(SURVIVORS * len(copies)), len(false) - 1)]
     return float(np.clip(1 / (1 + np.exp(-logit_min)), LOOSE[0], 0.5))
+
+
+def labelled(pipeline, text, volume, name):
+    """The marks of a copy that are handed on above LOOSE, with their truth: what every fit is made of."""
+    marks = pipeline.marks(volume, name, LOOSE[0], LOOSE[1])
+    scan = as_scan(text, marks)
+    label_of = [label(m, scan) for m in marks]
+    return {"host": text["host"], "nodules": len(scan["nodules"]),
+            "logit1": np.array([m["logit1"] for m in marks]), "logit2": np.array([m["logit2"] for m in marks]),
+            "label": np.array([-1 if v is None else v for v in label_of])}
+
+
+def fit(copies):
+    """The calibration that these copies give, as model.json holds it."""
+    score_min = stage_1_cut(copies)
+    kept = [(c["logit1"] >= logit(score_min)) & (c["label"] >= 0) for c in copies]
+    x = np.concatenate([np.column_stack([c["logit1"], c["logit2"]])[k] for c, k in zip(copies, kept)])
+    y = np.concatenate([c["label"][k] for c, k in zip(copies, kept)])
+    nodules, scans = sum(c["nodules"] for c in copies), len(copies)
+    weight = np.where(y == 1, PREVALENCE * scans / nodules, 1.0)
+    a, b, c = fit_logistic(x, y, weight)
+    if a < 0 or b < 0:        # one of the two says nothing new: leave it out rather than invert it
+        keep = 0 if b < 0 else 1
+        one = fit_logistic(x[:, keep:keep + 1], y, weight)
+        a, b, c = (one[0], 0.0, one[1]) if keep == 0 else (0.0, one[0], one[1])
+    p = 1 / (1 + np.exp(-(a * x[:, 0] + b * x[:, 1] + c)))
+    false = np.sort(p[y == 0])[::-1]
+    operating = float(false[min(int(OPERATING_FALSE * scans), len(false) - 1)])
+    found = float((p[y == 1] > operating).sum() / nodules)
+    return {"calibration": {"a": round(float(a), 4), "b": round(float(b), 4), "c": round(float(c), 4)},
+            "operating_point": round(operating, 3), "score_min": round(score_min, 4), "candidates_max": 40}, found
+
+
+def fits(copies, never):
+    """What ships, made of all copies but those of the hosts `never`, with "left_out": the same without each host; and the
+    sensitivity at the operating point."""
+    usable = [c for c in copies if c["host"] not in never]
+    out, found = fit(usable)
+    out["left_out"] = {host: fit([c for c in usable if c["host"] != host])[0] for host in sorted({c["host"] for c in copies})}
+    return out, found
 
 
 def main():
@@ -62,38 +105,17 @@ def main():
     parser.add_argument("--runs", default=str(splits.HERE / "runs"))
     parser.add_argument("--models", default=str(splits.HERE / "../models"))
     args = parser.parse_args()
-    pipeline = Pipeline(args.models, args.cache)
-    copies = crops.Copies(Path(args.cache) / "validation-plain")
-    scans = len(copies.volumes)
-    score_min = stage_1_cut(pipeline, copies)
-    rows, nodules = [], 0
-    for volume, text, name in zip(copies.volumes, copies.texts, copies.by_name):
-        marks = pipeline.marks(np.array(volume), f"validation-plain-{name}", score_min, LOOSE[1])
-        scan = as_scan(text, marks)
-        nodules += len(scan["nodules"])
-        for mark in marks:
-            y = label(mark, scan)
-            if y is not None:
-                rows.append((mark["logit1"], mark["logit2"], y))
-        print(text["host"], len(marks), "marks", flush=True)
-    rows = np.array(rows)
-    weight = np.where(rows[:, 2] == 1, PREVALENCE * scans / nodules, 1.0)
-    a, b, c = fit_logistic(rows[:, :2], rows[:, 2], weight)
-    if a < 0 or b < 0:        # one of the two says nothing new: leave it out rather than invert it
-        keep = 0 if b < 0 else 1
-        one = fit_logistic(rows[:, keep:keep + 1], rows[:, 2], weight)
-        a, b, c = (one[0], 0.0, one[1]) if keep == 0 else (0.0, one[0], one[1])
-    p = 1 / (1 + np.exp(-(a * rows[:, 0] + b * rows[:, 1] + c)))
-    false = np.sort(p[rows[:, 2] == 0])[::-1]
-    operating = float(false[min(int(OPERATING_FALSE * scans), len(false) - 1)])
-    found = float((p[rows[:, 2] == 1] > operating).sum() / nodules)
-    out = {"calibration": {"a": round(float(a), 4), "b": round(float(b), 4), "c": round(float(c), 4)},
-           "operating_point": round(operating, 3), "score_min": round(score_min, 4),
-           "candidates_max": 40}
+    pipeline, split = Pipeline(args.models, args.cache), splits.load()
+    copies = []
+    for part in splits.UNSEEN:
+        of = crops.Copies(Path(args.cache) / f"{part}-plain")
+        copies += [labelled(pipeline, text, np.array(volume), f"{part}-plain-{name}")
+                   for volume, text, name in zip(of.volumes, of.texts, of.by_name)]
+        print(part, len(copies), "copies", flush=True)
+    out, found = fits(copies, splits.never_fitted(split))
     (Path(args.runs) / "calibration.json").write_text(json.dumps(out, indent=1) + "\n")
-    print(json.dumps(out), f"validation: {nodules} nodules in {scans} copies, sensitivity at the "
-          f"operating point {found:.3f}")
-    np.save(Path(args.runs) / "calibration-rows.npy", rows)
+    print(json.dumps(out), f"{sum(c['nodules'] for c in copies)} nodules in {len(copies)} copies; sensitivity at the "
+          f"operating point, among what it was fitted on: {found:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Measures the shipped models on the test hosts and test patients: whole volumes, LUNA16 rules.
+"""Measures the shipped networks on all hosts that they never saw: whole volumes, LUNA16 rules.
 
-    python3 train/evaluate.py [--part test] [--json runs/evaluation.json]
+    python3 train/evaluate.py [--parts validation test] [--json runs/evaluation.json]
 
-Nodules of unseen patients are implanted into unseen hosts; marks on sham pastes are false positives;
+Calibration and thresholds of each host are fitted without it (calibrate.py). Nodules of unseen patients are implanted into unseen hosts; marks on sham pastes are false positives;
 the hosts' own known lesions and the findings of own_lesions.json are excluded findings. Then the same
 hosts without implants: the rank of each known lesion and what else is marked.
 """
@@ -57,10 +57,10 @@ def by_kind(texts, scans, rate=4):
     return {k: f"{a}/{b}" for k, (a, b) in sorted(table.items())}
 
 
-def shams_marked(texts, scans, threshold):
-    """Shams with a mark above the threshold within 5 mm, of all shams."""
+def shams_marked(texts, scans, thresholds):
+    """Shams with a mark above the copy's threshold within 5 mm, of all shams."""
     marked = total = 0
-    for text, scan in zip(texts, scans):
+    for text, scan, threshold in zip(texts, scans, thresholds):
         for f in text["findings"]:
             if f["kind"] == "sham":
                 total += 1
@@ -75,11 +75,11 @@ def whole_host(pipeline, data, name):
     small = frame.resample(volume.hu, volume.spacing_mm)
     mask = lungs.lung_mask_2mm(lungs.fill_masked_outside(volume.hu), volume.spacing_mm)
     small[lungs.distance_mm(mask, small.shape) > generate.MARGIN_MM] = -1024
-    marks = pipeline.marks(frame.to_uint8(small), f"host-{name}")
+    marks = pipeline.marks(frame.to_uint8(small), f"host-{name}", host=name)
     lesions = [(list((np.array(c) - volume.origin_mm)), d, inc)
                for c, d, inc in splits.lesions(data, name)]
     out = {"host": name, "marks": len(marks), "lesions": [], "others": []}
-    point = pipeline.text["operating_point"]
+    point = pipeline.thresholds(name)["operating_point"]
     for centre, mm, included in lesions:
         hits = [(rank, m) for rank, m in enumerate(marks, 1) if froc.within(m["at"], centre + [mm])]
         if included:
@@ -119,28 +119,30 @@ def main():
     parser.add_argument("--data", default=str(splits.HERE / "../../shared/data"))
     parser.add_argument("--cache", default=str(splits.HERE / "cache"))
     parser.add_argument("--models", default=str(splits.HERE / "../models"))
-    parser.add_argument("--part", default="test")
+    parser.add_argument("--parts", nargs="*", default=splits.UNSEEN)
+    parser.add_argument("--fitted", default=str(splits.HERE / "runs/calibration.json"))
     parser.add_argument("--json", default=str(splits.HERE / "runs/evaluation.json"))
     args = parser.parse_args()
-    pipeline = Pipeline(args.models, args.cache)
-    copies = crops.Copies(Path(args.cache) / (args.part + "-plain"))
-    marks = []
-    for volume, text, name in zip(copies.volumes, copies.texts, copies.by_name):
-        marks.append(pipeline.marks(np.array(volume), f"{args.part}-plain-{name}"))
-        print(text["host"], len(marks[-1]), "marks", flush=True)
-    texts = copies.texts
+    pipeline = Pipeline(args.models, args.cache, args.fitted)
+    marks, texts = [], []
+    for part in args.parts:
+        copies = crops.Copies(Path(args.cache) / f"{part}-plain")
+        for volume, text, name in zip(copies.volumes, copies.texts, copies.by_name):
+            marks.append(pipeline.marks(np.array(volume), f"{part}-plain-{name}", host=text["host"]))
+            texts.append(text)
+            print(text["host"], len(marks[-1]), "marks", flush=True)
     scans = [as_scan(t, m) for t, m in zip(texts, marks)]
-    point = pipeline.text["operating_point"]
+    points = [pipeline.thresholds(t["host"])["operating_point"] for t in texts]
     judged = [froc.judge(s) for s in scans]
     result = {"froc": froc.froc(scans),
               "strict": froc.froc([as_scan(t, m, "score", True) for t, m in zip(texts, marks)]),
               "stage_1_alone": froc.froc([as_scan(t, m, "logit1") for t, m in zip(texts, marks)]),
               "stage_2_alone": froc.froc([as_scan(t, m, "logit2") for t, m in zip(texts, marks)]),
               "at_operating_point": {
-                  "found": sum(s >= point for b, _ in judged for s in b),
-                  "false_positives_a_scan": round(sum(s >= point for _, f in judged for s in f)
-                                                  / len(scans), 2),
-                  "shams_marked": shams_marked(texts, scans, point)},
+                  "found": sum(s >= point for (b, _), point in zip(judged, points) for s in b),
+                  "false_positives_a_scan": round(sum(s >= point for (_, f), point in
+                                                      zip(judged, points) for s in f) / len(scans), 2),
+                  "shams_marked": shams_marked(texts, scans, points)},
               "found_at_4_by_kind": by_kind(texts, scans),
               "found_by_kind": {str(rate): by_kind(texts, scans, rate) for rate in (1, 4, 8)},
               "texture_confusion": texture_confusion(texts, marks),
@@ -151,7 +153,7 @@ def main():
               "by_host": {h: froc.froc([s for s, t in zip(scans, texts) if t["host"] == h], 200)
                           for h in sorted({t["host"] for t in texts})},
               "hosts_without_implants": [whole_host(pipeline, args.data, r["name"])
-                                         for r in splits.hosts(args.data, args.part)]}
+                                         for part in args.parts for r in splits.hosts(args.data, part)]}
     Path(args.json).write_text(json.dumps(result, indent=1, default=int) + "\n")
     print(json.dumps(result, indent=1, default=int))
 

@@ -86,8 +86,9 @@ def cases_of(pipeline, cache, folder, part="test"):
     out = []
     for number, (volume, text, name) in enumerate(zip(copies.volumes, copies.texts, copies.by_name)):
         volume, mask = np.array(volume), np.load(folder / f"{name}.npy", mmap_mode="r")
-        marks = [m for m in pipeline.marks(volume, f"{part}-plain-{name}")
-                 if m["score"] >= pipeline.text["operating_point"]]
+        host = text["host"]
+        marks = [m for m in pipeline.marks(volume, f"{part}-plain-{name}", host=host)
+                 if m["score"] >= pipeline.thresholds(host)["operating_point"]]
         for f in text["findings"]:
             hit = next((m for m in marks if f["kind"] == "nodule" and
                         froc.within(m["at"], f["at"] + [f["mm"]])), None)
@@ -210,6 +211,7 @@ def main():
     parser.add_argument("--cache", default=str(splits.HERE / "cache"))
     parser.add_argument("--models", default=str(splits.HERE / "../models"))
     parser.add_argument("--runs", default=str(splits.HERE / "runs"))
+    parser.add_argument("--fitted", default=str(splits.HERE / "runs/calibration.json"))
     parser.add_argument("--faithful", type=int, default=30, help="cases of deletion and insertion")
     parser.add_argument("--cases", type=int, default=1000, help="cases of the pointing game, for a trial")
     parser.add_argument("--part", default="test", choices=splits.PARTS, help="validation, to choose a map")
@@ -218,7 +220,7 @@ def main():
     torch.set_num_threads(args.threads)
     folder = Path(args.runs) / ("masks" if args.part == "test" else f"masks-{args.part}")
     make_masks(args.data, args.cache, folder, args.part)
-    pipeline = Pipeline(args.models, args.cache)
+    pipeline = Pipeline(args.models, args.cache, args.fitted)
     cases = cases_of(pipeline, args.cache, folder, args.part)
     few = [cases[i] for i in np.random.default_rng(2).permutation(len(cases))[:args.faithful]]
     cases = cases[:args.cases]

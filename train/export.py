@@ -21,9 +21,9 @@ import split as splits
 from candidate import SIDE, Candidate
 from detector import Detector
 
-VERSION = "0.2.1"
+VERSION = "0.3.0"
 DROPOUT = 0.2
-FLIPS = 1      # mirror images of a crop that stage 2 sees: 1, 2, 4 or 8 (inference_study.py)
+FLIPS = 4      # mirror images of a crop that stage 2 sees: 1, 2, 4 or 8 (cross_validate.py, inference_study.py)
 
 
 def average_of(path, net):

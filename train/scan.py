@@ -19,8 +19,10 @@ LOOSE = (0.02, 60)        # score_min and candidates_max of what is kept for cal
 class Pipeline:
     """models/model.json and its two graphs."""
 
-    def __init__(self, models, cache=None):
+    def __init__(self, models, cache=None, fitted=None):
+        """fitted: calibration.json, whose fits without a host judge that host (calibrate.py)."""
         self.cache = cache
+        self.left_out = json.loads(Path(fitted).read_text())["left_out"] if fitted else {}
         self.text = json.loads((Path(models) / "model.json").read_text())
         self.detector = onnx.load(str(Path(models) / self.text["detector"]["file"]))
         self.flips = self.text["candidate"].get("flips", 1)
@@ -43,8 +45,15 @@ class Pipeline:
         return (mean(lambda v: v["logit"][:, 0]), mean(lambda v: torch.softmax(v["texture"], 1)).argmax(1),
                 mean(lambda v: torch.exp(v["log_diameter"][:, 0])))
 
-    def score(self, logit1, logit2):
-        c = self.text["calibration"]
+    def thresholds(self, host=None):
+        """calibration, operating_point and score_min: those that ship, or the fit that never saw `host`."""
+        if host is None:
+            return {"calibration": self.text["calibration"], "operating_point": self.text["operating_point"],
+                    "score_min": self.text["detector"]["score_min"]}
+        return self.left_out[host]
+
+    def score(self, logit1, logit2, host=None):
+        c = self.thresholds(host)["calibration"]
         return 1 / (1 + np.exp(-(c["a"] * logit1 + c["b"] * logit2 + c["c"])))
 
     def rows(self, volume, name):
@@ -65,15 +74,15 @@ class Pipeline:
             np.save(kept, rows)
         return rows
 
-    def marks(self, volume, name=None, score_min=None, limit=None):
-        """volume uint8 at 1 mm, masked. A list of dicts, best first."""
-        score_min = score_min or self.text["detector"]["score_min"]
+    def marks(self, volume, name=None, score_min=None, limit=None, host=None):
+        """volume uint8 at 1 mm, masked. A list of dicts, best first; with a host, judged without that host's copies."""
+        score_min = score_min or self.thresholds(host)["score_min"]
         limit = limit or self.text["detector"]["candidates_max"]
         rows = self.rows(volume, name)
         # suppression goes from the best down, so a stricter cut is a prefix of a looser one
         rows = rows[rows[:, 4] >= np.log(score_min / (1 - score_min))][:limit]
         logit2, texture, diameter = self.classify(volume.astype(np.float32) / 255, rows)
-        score = self.score(rows[:, 4], logit2)
+        score = self.score(rows[:, 4], logit2, host)
         order = np.argsort(-score, kind="stable")
         return [{"at": rows[i, :3].tolist(), "mm1": rows[i, 3], "logit1": rows[i, 4],
                  "logit2": logit2[i], "texture": int(texture[i]), "mm": diameter[i],

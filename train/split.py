@@ -42,6 +42,9 @@ def more_hosts(split):
     return sorted({h for name in ("a", "b") for h in split["folds"][name]})
 
 
+UNSEEN = ("validation", "test")     # parts whose hosts no network was trained on
+
+
 def hosts(data, part, split=None):
     """Rows of hosts.csv of one part, in the order of split.json; MORE leaves out what must never be trained on."""
     split = split or load()
@@ -50,6 +53,11 @@ def hosts(data, part, split=None):
     if part == MORE:
         return [rows[h] for h in more_hosts(split) if rows[h]["seriesuid"] not in split["never_train"]]
     return refuse([rows[name] for name in split["hosts"][part]], part, split)
+
+
+def never_fitted(split):
+    """Names of the hosts that hold a series of never_train: no weight and no threshold that ships sees them."""
+    return split["never_fitted_hosts"]
 
 
 def nodules(data, part, split=None):

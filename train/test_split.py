@@ -43,6 +43,15 @@ def main():
     for uid in split["never_train"]:
         check(uid in series["test"], f"{uid[-12:]} is in the test part")
         check(uid not in series["train"] | series["validation"], f"{uid[-12:]} is in no other part")
+    names = {r["name"]: r["seriesuid"] for r in splits.hosts(data, "test")}
+    check({names.get(n) for n in splits.never_fitted(split)} == set(split["never_train"]) & set(names.values()),
+          "the hosts that no threshold sees are those of never_train")
+    more = {r["name"] for r in splits.hosts(data, splits.MORE)}
+    check(more == set(splits.more_hosts(split)) - set(splits.never_fitted(split)), "cross-validation never trains on them")
+    for fold in ("a", "b"):
+        check(not {r["patient"] for r in splits.hosts(data, "train")} &
+              {r["patient"] for r in splits.hosts(data, "validation") + splits.hosts(data, "test")
+               if r["name"] in split["folds"][fold]}, f"no patient of fold {fold} is in train")
     moved = copy.deepcopy(split)
     moved["hosts"]["train"].append("lidc-idri-0001")
     check(refuses(data, "train", moved, splits.hosts), "a forbidden host in train is refused")

@@ -2,12 +2,12 @@
 
     python3 train/uncertainty_study.py [--write-review]     writes runs/uncertainty.json and runs/marks/*.csv
 
-Everything is judged over candidates above the threshold of 8 false positives a scan. What is fitted or chosen (the
-share of nodules, the threshold of the triage rule) is so on the validation hosts, what is reported comes from the test
-hosts. --write-review puts the triage rule with its measured error rate into models/model.json.
+Everything is judged over candidates above the threshold of 8 false positives a scan. What is fitted or chosen for a host
+(calibration, thresholds, that of the triage rule) is so on the other hosts. --write-review puts the triage rule, its
+threshold from all hosts but those of never_train, with the error rate so measured into models/model.json.
 
 An implanted copy holds six times the nodules that the shipped calibration assumes (calibrate.PREVALENCE a CT). The
-probabilities are therefore moved to the validation copies' share of nodules: logit + ln(nodules / assumed nodules).
+probabilities are therefore moved to the copies' share of nodules: logit + ln(nodules / assumed nodules).
 """
 import argparse
 import csv
@@ -50,26 +50,40 @@ def verdicts(scan):
     return out
 
 
-class Part:
-    """The marks of one part of the split, with what the passes need of them."""
+class Copies:
+    """All copies of hosts that no network saw."""
 
-    def __init__(self, pipeline, cache, part):
-        self.copies = crops.Copies(Path(cache) / f"{part}-plain")
+    def __init__(self, cache, parts=splits.UNSEEN):
+        self.volumes, self.texts, self.names = [], [], []
+        for part in parts:
+            of = crops.Copies(Path(cache) / f"{part}-plain")
+            self.volumes += of.volumes
+            self.texts += of.texts
+            self.names += [f"{part}-plain-{name}" for name in of.by_name]
+
+
+class Marks:
+    """The marks of all copies, each judged by its host's own fit, with what the passes need of them."""
+
+    def __init__(self, pipeline, cache):
+        self.copies = Copies(cache)
         self.passes, self.model, self.seen = Passes(pipeline.candidate), pipeline.text, pipeline.flips
         self.marks, self.scan, self.label, self.carried, self.flips = [], [], [], [], []
-        self.nodules = 0
-        for number, (volume, text, name) in enumerate(zip(self.copies.volumes, self.copies.texts,
-                                                          self.copies.by_name)):
-            volume = np.array(volume)
-            marks = pipeline.marks(volume, f"{part}-plain-{name}")
-            scan = as_scan(text, marks)
+        self.host, self.fit, self.nodules = [], [], 0
+        for number, (volume, text, name) in enumerate(zip(self.copies.volumes, self.copies.texts, self.copies.names)):
+            volume, host = np.array(volume), text["host"]
+            marks = pipeline.marks(volume, name, host=host)
+            scan, fit = as_scan(text, marks), pipeline.thresholds(host)
             self.nodules += len(scan["nodules"])
             self.label += verdicts(scan).tolist()
             self.scan += [number] * len(marks)
+            self.host += [host] * len(marks)
+            self.fit += [[*(fit["calibration"][k] for k in "abc"), fit["operating_point"]]] * len(marks)
             self.marks += marks
             self.trunks(volume, marks)
-            print(part, text["host"], len(marks), "marks", flush=True)
-        self.label, self.scan = np.array(self.label), np.array(self.scan)
+            print(host, len(marks), "marks", flush=True)
+        self.label, self.scan, self.host = np.array(self.label), np.array(self.scan), np.array(self.host)
+        self.a, self.b, self.c, self.point = np.array(self.fit).T
         self.logit1 = np.array([m["logit1"] for m in self.marks])
         self.carried = [{k: torch.cat([c[n][k] for c in self.carried]) for k in self.carried[0][n]}
                         for n in range(self.seen)]
@@ -91,9 +105,8 @@ class Part:
 
     def probability(self, logit2, shift=0.0):
         """Calibrated; logit2 [N] or [N, passes]."""
-        c = self.model["calibration"]
-        logit1 = self.logit1 if logit2.ndim == 1 else self.logit1[:, None]
-        return trust.sigmoid(c["a"] * logit1 + c["b"] * logit2 + c["c"] + shift)
+        a, b, c, logit1 = (v if logit2.ndim == 1 else v[:, None] for v in (self.a, self.b, self.c, self.logit1))
+        return trust.sigmoid(a * logit1 + b * logit2 + c + shift)
 
     def select(self, p):
         """Rows that are candidates: judged, and above the threshold of 8 false positives a scan."""
@@ -183,27 +196,32 @@ def triage_values(part):
     return calibrated.mean(1), low, high, spread(logits, calibrated)["mutual information"]
 
 
-def triage_allowed(part):
-    """The disagreement above which a reported finding goes to review: REVIEWED of the validation findings do."""
-    mean, _, _, mutual = triage_values(part)
-    reported = (part.label >= 0) & (mean >= part.model["operating_point"])
+def triage_threshold(part, values, among):
+    """The disagreement above which a reported finding goes to review: REVIEWED of the findings `among` do."""
+    mean, _, _, mutual = values
+    reported = among & (part.label >= 0) & (mean >= part.point)
     return round(float(np.quantile(mutual[reported], 1 - REVIEWED)), 4) if reported.any() else 1.0
 
 
-def triage_counts(part, allowed):
-    """False findings among the reported that go to review and among the others; missed among the rest."""
-    mean, low, high, mutual = triage_values(part)
-    point = part.model["operating_point"]
-    judged, reported = part.label >= 0, mean >= point
-    straddles = (low < point) & (high >= point)
+def triage(part):
+    """(threshold that ships, counts): false findings among the reported that go to review and among the others, and
+    missed ones among the rest, every host by the threshold of the others."""
+    values = mean, low, high, mutual = triage_values(part)
+    fitted = ~np.isin(part.host, splits.never_fitted(splits.load()))
+    allowed = np.zeros(len(mean))
+    for host in np.unique(part.host):
+        allowed[part.host == host] = triage_threshold(part, values, fitted & (part.host != host))
+    judged, reported = part.label >= 0, mean >= part.point
+    straddles = (low < part.point) & (high >= part.point)
     review = straddles | (reported & (mutual > allowed))
     false = part.label == 0
 
     def count(rows, bad):
         return {"findings": int((rows & judged).sum()), "wrong": int((rows & judged & bad).sum())}
-    return {"reviewed": count(reported & review, false), "others": count(reported & ~review, false),
-            "not_reported_straddling": count(~reported & straddles, ~false),
-            "not_reported_others": count(~reported & ~straddles, ~false)}
+    return triage_threshold(part, values, fitted), {
+        "reviewed": count(reported & review, false), "others": count(reported & ~review, false),
+        "not_reported_straddling": count(~reported & straddles, ~false),
+        "not_reported_others": count(~reported & ~straddles, ~false)}
 
 
 def write_review(models, allowed, counts):
@@ -231,8 +249,8 @@ def write_csv(folder, part, shift):
     calibrated = part.probability(logits, shift)
     low, high = np.percentile(calibrated, [5, 95], axis=1)
     got = spread(logits, calibrated)
-    (folder / "series.txt").write_text("".join(f"{name}\n" for name in part.copies.by_name))
-    names = list(part.copies.by_name)
+    names = part.copies.names
+    (folder / "series.txt").write_text("".join(f"{name}\n" for name in names))
     with open(folder / "truth.csv", "w", newline="") as f:
         writer = csv.writer(f)
         writer.writerow("seriesuid coordX coordY coordZ diameter_mm included texture".split())
@@ -272,19 +290,19 @@ def main():
     parser.add_argument("--cache", default=str(splits.HERE / "cache"))
     parser.add_argument("--models", default=str(splits.HERE / "../models"))
     parser.add_argument("--runs", default=str(splits.HERE / "runs"))
+    parser.add_argument("--fitted", default=str(splits.HERE / "runs/calibration.json"))
     parser.add_argument("--write-review", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    pipeline = Pipeline(args.models, args.cache)
-    validation, test = Part(pipeline, args.cache, "validation"), Part(pipeline, args.cache, "test")
-    shift = float(np.log(validation.nodules / (calibrate.PREVALENCE * len(validation.copies.volumes))))
+    pipeline = Pipeline(args.models, args.cache, args.fitted)
+    test = Marks(pipeline, args.cache)
+    shift = float(np.log(test.nodules / (calibrate.PREVALENCE * len(test.copies.volumes))))
     plain = test.probability(np.array([m["logit2"] for m in test.marks]), shift)
     keep = test.select(plain)
     wrong = (plain[keep] >= 0.5) != (test.label[keep] == 1)
     measures, _, mean = study_measures(test, keep, wrong, shift, plain)
-    allowed = triage_allowed(validation)
-    counts = triage_counts(test, allowed)
+    allowed, counts = triage(test)
     result = {
         "model_sha256": pipeline.text["candidate"]["sha256"],
         "scans": len(test.copies.volumes), "candidates": int(keep.sum()),
@@ -294,8 +312,7 @@ def main():
         "rejection": {name: trust.rejection(values, wrong) for name, values in measures.items()},
         "places": places_grid(test, keep, wrong, shift), "passes": passes_grid(test, keep, wrong, shift),
         "triage": {"mutual_information_nats": allowed, "operating_point": test.model["operating_point"],
-                   "passes": test.model["passes"], "dropout": test.model["candidate"]["dropout"], **counts,
-                   "validation": triage_counts(validation, allowed)}}
+                   "passes": test.model["passes"], "dropout": test.model["candidate"]["dropout"], **counts}}
     runs = Path(args.runs)
     write_csv(runs / "marks", test, shift)
     (runs / "uncertainty.json").write_text(json.dumps(result, indent=1) + "\n")
