@@ -12,7 +12,6 @@ from torch import nn
 from detector import Block, Down
 
 SIDE, TOKENS = 40, 5
-KEEP = 24              # keys that a query attends to
 
 
 class TopKAttention(nn.Module):
@@ -42,31 +41,6 @@ class TopKAttention(nn.Module):
         return self.out(mixed), weights.mean(1).mean(1)        # what each token receives
 
 
-class GatedAttention(TopKAttention):
-    """A gate chooses the keys before any score is computed: its K best, less those that lie more than SPAN below the
-    best one (a key weighs exp(score + gate), so that these would add next to nothing). All queries see the same
-    keys, which makes every product after the gate as much smaller as there are fewer of them."""
-
-    SPAN = 6.0
-
-    def __init__(self, width, heads, keep):
-        super().__init__(width, heads, keep)
-        self.gate = nn.Linear(width, 1)
-        nn.init.zeros_(self.gate.weight)
-
-    def forward(self, tokens):
-        q, k, v = self.split(self.query(tokens)), self.split(self.key(tokens)), \
-            self.split(self.value(tokens))
-        gate = self.gate(tokens).reshape(-1, 1, 1, TOKENS**3)
-        best, _ = torch.topk(gate, self.keep, dim=-1, largest=True, sorted=True)
-        least, near = best.amin(-1, keepdim=True), gate.amax(-1, keepdim=True) - self.SPAN
-        kept = gate >= torch.where(least >= near, least, near)
-        scores = torch.matmul(q, k.transpose(2, 3)) * self.scale + gate
-        weights = torch.softmax(torch.where(kept, scores, torch.tensor(-1e9)), -1)
-        mixed = torch.matmul(weights, v).transpose(1, 2).reshape(-1, TOKENS**3, self.heads * self.depth)
-        return self.out(mixed), weights.mean(1).mean(1)
-
-
 class Norm(nn.Module):
     """Layer normalisation from its parts: opset 13 has no operator for it."""
 
@@ -84,7 +58,7 @@ class Norm(nn.Module):
 class Candidate(nn.Module):
     """crop [N,1,40,40,40] -> logit [N,1], texture [N,3], log_diameter [N,1], attention [N,1,5,5,5]."""
 
-    def __init__(self, widths=(16, 32, 64), heads=4, keep=KEEP, dropout=0.2, gated=False):
+    def __init__(self, widths=(16, 32, 64), heads=4, keep=24, dropout=0.2):
         super().__init__()
         a, b, c = widths
         self.trunk = nn.Sequential(Down(1, a), Block(a), Down(a, b), Block(b), Block(b),
@@ -92,7 +66,7 @@ class Candidate(nn.Module):
         self.width = c
         self.position = nn.Parameter(torch.randn(1, TOKENS**3, c) * 0.02)
         self.before = Norm(c)
-        self.attention = (GatedAttention if gated else TopKAttention)(c, heads, keep)
+        self.attention = TopKAttention(c, heads, keep)
         self.drop_attention = nn.Dropout(dropout)
         self.after = Norm(c)
         self.squeeze = nn.Linear(c, 8)                         # keeps position: 125 tokens x 8

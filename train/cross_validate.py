@@ -1,6 +1,6 @@
 """Stage 2 cross-validated over the hosts that stage 1 never saw (split.json, folds).
 
-    python3 train/cross_validate.py NAME=PATTERN ...     e.g. more=candidate-{}.pt gated=candidate-gated-{}.pt
+    python3 train/cross_validate.py NAME=PATTERN ...     e.g. more=candidate-{}.pt, as train_candidate.py --fold leaves them
 
 Every copy of the validation and test hosts is judged by a network of stage 2 that never saw its host, and by a sum of
 both logits fitted on the other hosts (leave one host out). The first row is the shipped stage 2 with the same fit. Implants
@@ -43,9 +43,8 @@ def fold_of(host, split):
 
 
 def checkpoint(path):
-    state = torch.load(path)["average"]
-    net = Candidate(gated="attention.gate.weight" in state)
-    net.load_state_dict(state)
+    net = Candidate()
+    net.load_state_dict(torch.load(path)["average"])
     return net.eval()
 
 

@@ -6,7 +6,7 @@ from onnx import numpy_helper
 
 def load(net, path):
     """Puts the initialisers of the graph at `path` into `net`. Batch normalisation, which export.py has folded into the
-    convolution before it, starts as the identity but for its bias. What only `net` has (a gate) stays as it is."""
+    convolution before it, starts as the identity but for its bias."""
     graph = onnx.load(str(path)).graph
     given = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer}
     for node in graph.node:                # a Linear layer over tokens: its matrix has lost its name, not its place

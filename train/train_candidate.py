@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import crops
 import from_onnx
 import split as splits
-from candidate import KEEP, SIDE, TOKENS, Candidate
+from candidate import SIDE, Candidate
 from train_detector import Average, learning_rate, save
 
 
@@ -123,13 +123,12 @@ def arguments():
     parser.add_argument("--go-on", action="store_true",
                         help="from the shipped graph, with the copies of the hosts that stage 1 never saw as well")
     parser.add_argument("--fold", choices=["a", "b"], help="see no host of this fold of split.json")
-    parser.add_argument("--gated", action="store_true", help="a gate chooses the keys of the attention")
     return parser.parse_args()
 
 
 def start(args, checkpoint):
     """(net, step, seconds used, what is saved beside): from the checkpoint, the shipped graph, or stage 1's encoder."""
-    net = Candidate(dropout=0.2, gated=args.gated)
+    net = Candidate(dropout=0.2)
     if args.go_on:
         from_onnx.load(net, Path(args.models) / "candidate.onnx")
     else:
@@ -154,7 +153,7 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     runs = Path(args.runs)
-    checkpoint = runs / f"candidate{'-gated' if args.gated else ''}{'-' + args.fold if args.fold else ''}.pt"
+    checkpoint = runs / f"candidate{'-' + args.fold if args.fold else ''}.pt"
     net, saved = start(args, checkpoint)
     optimizer = torch.optim.AdamW(net.parameters(), args.top_rate, weight_decay=1e-2)
     average, step, used = Average(net), 0, 0.0
@@ -176,8 +175,6 @@ def main():
         images, goals = batches.get()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(done, args.top_rate)
-        if args.gated:            # all keys at first: what is never seen never learns to be chosen
-            net.attention.keep = int(np.clip(TOKENS**3 - (TOKENS**3 - KEEP) * done / 0.4, KEEP, TOKENS**3))
         outputs = net(images)
         loss, found, size = loss_of(outputs, goals)
         optimizer.zero_grad(set_to_none=True)
