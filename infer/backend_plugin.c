@@ -119,10 +119,6 @@ struct plugin *infer_plugin_open(const struct infer_model *model, const char *pa
     if (!plugin)
         return NULL;
     plugin->model = model;
-    if (model->info.flips > 1) {
-        err_set(err, ERR_UNSUPPORTED, "the passes of this model see mirror images, which no kernel of the card cuts");
-        return NULL;
-    }
     if (!library_open(plugin, path, err))
         return NULL;
     plugin->device = plugin->table->device_open(0, cache, err);
@@ -288,13 +284,15 @@ static void ports_give(const struct infer_model *model, struct ports *ports, str
     }
 }
 
-bool infer_plugin_candidates(struct plugin *plugin, const struct volume *iso, const int32_t (*starts)[3], size_t count,
-                             uint32_t batch, const struct cuda_keys *keys, struct plugin_results *out,
-                             struct err *err) {
+bool infer_plugin_candidates(struct plugin *plugin, const struct plugin_crops *crops, const struct cuda_keys *keys,
+                             struct plugin_results *out, struct err *err) {
     PULMO_SCOPED(ports_clear) struct ports ports = {0};
     struct plugin_results results = {0};
-    struct cuda_crops request = {.hu = iso->hu, .starts = starts, .count = (int32_t)count};
-    memcpy(request.size_ijk, iso->grid.size_ijk, sizeof request.size_ijk);
+    size_t count = crops->count;
+    uint32_t batch = crops->batch;
+    struct cuda_crops request = {
+        .hu = crops->iso->hu, .starts = crops->starts, .count = (int32_t)count, .mirror = crops->mirror};
+    memcpy(request.size_ijk, crops->iso->grid.size_ijk, sizeof request.size_ijk);
     if (count > INT_MAX)
         return err_set(err, ERR_LIMIT, "%zu candidates", count);
     struct cuda_program *program = program_for(plugin, batch, err);

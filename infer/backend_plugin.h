@@ -21,15 +21,22 @@ bool infer_plugin_detect(struct plugin *plugin, const struct volume *iso, const 
                          struct cuda_mark *marks, size_t *count, struct infer_detect_figures *figures,
                          struct err *err) PULMO_MUST_USE;
 
-/* Results of `count` candidates whose crops start at starts (i, j, k): `batch` entries of each output of the tail, one
- * of each of the trunk. */
+/* The crops of `count` candidates, which start at `starts`, as one mirror image of them all. */
+struct plugin_crops {
+    const struct volume *iso;
+    const int32_t (*starts)[3]; /* i, j, k */
+    size_t count;
+    uint32_t batch;  /* passes */
+    uint32_t mirror; /* axes along which each crop is reversed: bit 0 = i, 1 = j, 2 = k */
+};
+
+/* What came of them: `batch` entries of each output of the tail, one of each of the trunk. */
 struct plugin_results {
     float *values[CANDIDATE_OUTPUTS]; /* owned; [count][entries][size] */
     size_t sizes[CANDIDATE_OUTPUTS];  /* elements of one entry */
 };
 void infer_plugin_results_clear(struct plugin_results *results);
-bool infer_plugin_candidates(struct plugin *plugin, const struct volume *iso, const int32_t (*starts)[3], size_t count,
-                             uint32_t batch, const struct cuda_keys *keys, struct plugin_results *out,
-                             struct err *err) PULMO_MUST_USE;
+bool infer_plugin_candidates(struct plugin *plugin, const struct plugin_crops *crops, const struct cuda_keys *keys,
+                             struct plugin_results *out, struct err *err) PULMO_MUST_USE;
 
 #endif

@@ -212,41 +212,54 @@ static bool starts_make(const struct task *task, int32_t (*starts)[3], struct er
     return true;
 }
 
-/* What came of candidate `index`: outputs of the trunk are the same for all of its passes. */
-static void card_take(struct task *task, const struct plugin_results *results, size_t index) {
-    struct sums sums = {0};
-    for (uint32_t pass = 0; pass < task->batch; pass++)
+/* What the passes that see mirror image `flip` gave of candidate `index`; outputs of the trunk are the same for them. */
+static void card_take(const struct task *task, const struct plugin_results *results, size_t index, uint32_t flip,
+                      struct sums *sums) {
+    for (uint32_t pass = flip; pass < task->batch; pass += task->flips)
         for (int which = 0; which < CANDIDATE_OUTPUTS; which++) {
             bool in_tail = task->session->model->candidate_outputs[which].in_tail;
             size_t entry = in_tail ? index * task->batch + pass : index;
-            sums_add(&sums, which, results->values[which] + entry * results->sizes[which], pass, 0);
+            sums_add(sums, which, results->values[which] + entry * results->sizes[which], pass, flip);
         }
-    result_fill(task, &sums, &task->out[index]);
 }
 
-static bool card_run(struct task *task, struct err *err) {
-    size_t count = task->candidates->count;
+/* Every mirror image goes through all passes, which cost next to nothing behind the trunk; its own are taken. */
+static bool card_flip(const struct task *task, const int32_t (*starts)[3], uint32_t flip, struct sums *sums,
+                      struct err *err) {
     PULMO_SCOPED(infer_plugin_results_clear) struct plugin_results results = {0};
-    PULMO_SCOPED(pulmo_free_at) int32_t(*starts)[3] = pulmo_alloc(count, sizeof *starts, err);
+    const struct plugin_crops crops = {
+        .iso = task->iso, .starts = starts, .count = task->candidates->count, .batch = task->batch, .mirror = flip};
     const struct cuda_keys keys = {.active = drops(task->config),
                                    .seed = task->config->seed,
                                    .candidate = task->config->candidate,
                                    .rate = task->config->dropout};
-    if (!starts || !starts_make(task, starts, err) ||
-        !infer_plugin_candidates(task->session->plugin, task->iso, (const int32_t(*)[3])starts, count, task->batch,
-                                 &keys, &results, err))
+    if (!infer_plugin_candidates(task->session->plugin, &crops, &keys, &results, err))
         return false;
+    for (size_t n = 0; n < crops.count; n++)
+        card_take(task, &results, n, flip, &sums[n]);
+    return true;
+}
+
+static bool card_run(struct task *task, struct err *err) {
+    size_t count = task->candidates->count;
+    PULMO_SCOPED(pulmo_free_at) int32_t(*starts)[3] = pulmo_alloc(count, sizeof *starts, err);
+    PULMO_SCOPED(pulmo_free_at) struct sums *sums = starts ? pulmo_alloc(count, sizeof *sums, err) : NULL;
+    if (!sums || !starts_make(task, starts, err))
+        return false;
+    for (uint32_t flip = 0; flip < task->flips && flip < task->batch; flip++)
+        if (!card_flip(task, (const int32_t(*)[3])starts, flip, sums, err))
+            return false;
     for (size_t n = 0; n < count; n++)
-        card_take(task, &results, n);
+        result_fill(task, &sums[n], &task->out[n]);
     return true;
 }
 
 /* What began on the card does not end elsewhere: a failure ends the run, and the next study, or this one from its
- * beginning, is the processor's. Mirror images are the processor's: a model that wants them opens no card. */
+ * beginning, is the processor's. */
 static bool task_run(struct task *task, struct err *err) {
     struct infer_session *session = task->session;
     struct err why = {0};
-    if (session->on_processor || task->candidates->count == 0 || task->flips > 1)
+    if (session->on_processor || task->candidates->count == 0)
         return processor_run(task, err);
     if (card_run(task, &why))
         return true;

@@ -77,7 +77,7 @@ static bool results_append(struct infer_session *session, const struct volume *i
                            struct gpu_case *it, struct bytes *out, struct err *err) {
     PULMO_SCOPED(findings_free) struct findings findings = {0};
     const struct infer_candidate_config config = {
-        .seed = it->dropout_seed, .pass_count = (uint32_t)it->passes, .dropout = -1};
+        .seed = it->dropout_seed, .pass_count = (uint32_t)it->passes, .dropout = -1, .flips = 1};
     double start = now_ms();
     if (!infer_detect(session, iso, lungs, &findings, err))
         return false;

@@ -47,7 +47,8 @@ struct kernel_cut {
     const int32_t (
         *starts)[3]; /* i, j, k; entry n of the batch is starts[first + n], the last one again beyond count */
     int32_t size_ijk[3], side, first, count;
-    float *to; /* [batch][side][side][side] */
+    uint32_t mirror; /* axes along which an entry is reversed: bit 0 = i, 1 = j, 2 = k */
+    float *to;       /* [batch][side][side][side] */
 };
 struct kernel_keep {
     struct cuda_detect request;
@@ -127,11 +128,21 @@ DEVICE_BOTH static inline void kernel_finite(const struct kernel_finite *k, uint
         kernel_least(k->fault, k->number);
 }
 
+/* The voxel of a cube that lies at `voxel` once the cube is reversed. */
+DEVICE_BOTH static inline uint32_t kernel_mirrored(uint32_t voxel, uint32_t side, uint32_t mirror) {
+    uint32_t i = voxel % side, j = voxel / side % side, k = voxel / side / side;
+    i = mirror & 1 ? side - 1 - i : i;
+    j = mirror & 2 ? side - 1 - j : j;
+    k = mirror & 4 ? side - 1 - k : k;
+    return (k * side + j) * side + i;
+}
+
 DEVICE_BOTH static inline void kernel_cut(const struct kernel_cut *k, uint32_t index) {
     uint32_t voxels = (uint32_t)(k->side * k->side * k->side);
+    uint32_t voxel = kernel_mirrored(index % voxels, (uint32_t)k->side, k->mirror);
     int32_t entry = k->first + (int32_t)(index / voxels);
     entry = entry < k->count ? entry : k->count - 1;
-    k->to[index] = frame_voxel(k->hu, k->size_ijk, k->starts[entry], k->side, index % voxels);
+    k->to[index] = frame_voxel(k->hu, k->size_ijk, k->starts[entry], k->side, voxel);
 }
 
 DEVICE_BOTH static inline void kernel_keep(const struct kernel_keep *k, uint32_t index) {

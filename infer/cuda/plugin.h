@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 #define CUDA_PLUGIN_SYMBOL "pulmo_cuda_plugin"
-#define CUDA_PLUGIN_VERSION 1
+#define CUDA_PLUGIN_VERSION 2
 #define CUDA_MARKS_MAX 32768 /* peaks of one volume */
 #define CUDA_CUTS_MAX 32     /* tiles or crops of one batch */
 
@@ -61,6 +61,7 @@ struct cuda_crops {
     int32_t size_ijk[3];
     const int32_t (*starts)[3]; /* [count] first voxel i, j, k; may lie outside */
     int32_t count;
+    uint32_t mirror; /* axes along which each crop is reversed: bit 0 = i, 1 = j, 2 = k */
 };
 
 /* What a call took, by the card's own clock where it says device. */

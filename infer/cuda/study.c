@@ -270,17 +270,23 @@ static size_t slices_wanted(const struct cuda_detect *d, int32_t first, int32_t 
     return (size_t)last * (size_t)d->size_ijk[0] * (size_t)d->size_ijk[1] * sizeof(int16_t);
 }
 
-static void cut_queue(struct study *study, struct network *network, const int32_t size_ijk[3], int32_t side,
-                      int32_t first, int32_t count) {
+struct cut {
+    const int32_t *size_ijk;
+    int32_t side, first, count;
+    uint32_t mirror;
+};
+
+static void cut_queue(struct study *study, struct network *network, const struct cut *how) {
     struct kernel cut = {.kind = KERNEL_CUT};
     cut.on.cut.hu = study->hu.memory;
     cut.on.cut.starts = study->starts.memory;
-    memcpy(cut.on.cut.size_ijk, size_ijk, sizeof cut.on.cut.size_ijk);
-    cut.on.cut.side = side;
-    cut.on.cut.first = first;
-    cut.on.cut.count = count;
+    memcpy(cut.on.cut.size_ijk, how->size_ijk, sizeof cut.on.cut.size_ijk);
+    cut.on.cut.side = how->side;
+    cut.on.cut.first = how->first;
+    cut.on.cut.count = how->count;
+    cut.on.cut.mirror = how->mirror;
     cut.on.cut.to = network_input(network, 0);
-    card_run(study->card, &cut, batch_of(network) * side * side * side);
+    card_run(study->card, &cut, batch_of(network) * how->side * how->side * how->side);
 }
 
 static void tiles_queue(struct study *study, struct network *network, const struct cuda_detect *d, int32_t first) {
@@ -292,7 +298,7 @@ static void tiles_queue(struct study *study, struct network *network, const stru
     keep.on.keep.maps = study->maps.memory;
     for (int i = 0; i < 3; i++)
         keep.on.keep.from[i] = network_output(network, d->outputs[i]);
-    cut_queue(study, network, d->size_ijk, d->tile, first, d->tile_count);
+    cut_queue(study, network, &(struct cut){d->size_ijk, d->tile, first, d->tile_count, 0});
     network_run(network);
     card_run(study->card, &keep, batch_of(network) * FRAME_MAP_CHANNELS * side * side * side);
 }
@@ -373,7 +379,8 @@ static void crops_queue(struct study *study, struct network *network, const stru
     struct cuda_keys keys = *crops->keys;
     keys.candidate += (uint32_t)first;
     network_keys(network, &keys, &study->host->keys[batch % 2]);
-    cut_queue(study, network, crops->request->size_ijk, side, first, crops->request->count);
+    cut_queue(study, network,
+              &(struct cut){crops->request->size_ijk, side, first, crops->request->count, crops->request->mirror});
     network_run(network);
     char *to = study->results[batch % 2].memory;
     for (int port = 0; port < plan->output_count; port++) {
