@@ -212,7 +212,8 @@ static bool starts_make(const struct task *task, int32_t (*starts)[3], struct er
     return true;
 }
 
-/* What the passes that see mirror image `flip` gave of candidate `index`; outputs of the trunk are the same for them. */
+/* What the passes that see mirror image `flip` gave of candidate `index`; outputs of the trunk are the same for them.
+ */
 static void card_take(const struct task *task, const struct plugin_results *results, size_t index, uint32_t flip,
                       struct sums *sums) {
     for (uint32_t pass = flip; pass < task->batch; pass += task->flips)
