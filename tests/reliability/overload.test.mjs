@@ -104,6 +104,16 @@ async function sendSlowly(port, slices, until_ms) {
   await peer.release();
 }
 
+/** From now on until it is asked: how long this process was late at most, in ms. */
+function lateness() {
+  const loop = monitorEventLoopDelay({ resolution: 10 });
+  loop.enable();
+  return () => {
+    loop.disable();
+    return loop.max / 1e6;
+  };
+}
+
 const isBusy = loadavg()[0] > 1.5 * cpus().length;
 
 /** own: the longest that this process itself was kept from looking at an answer, by others on the machine. Where those want
@@ -131,8 +141,7 @@ async function overload(context, ports, { client, certificate, slices }) {
   const attack = press(ports, { attackers: attackers() });
   await sleep(2000); // until all have their places
   const ends = Date.now() + ATTACK_S * 1000;
-  const loop = monitorEventLoopDelay({ resolution: 10 });
-  loop.enable();
+  const late = lateness();
   const echoes = measure(async () => assert.ok(await echo(ports.dicomPort, 'PULMO', 'ECHO'), 'C-ECHO'));
   const others = measure(async () => assert.ok(await echo(ports.dicomPort, 'PULMO', 'ECHO', READER), 'C-ECHO'));
   const worklist = measure(() => client.studies());
@@ -153,8 +162,7 @@ async function overload(context, ports, { client, certificate, slices }) {
   step(`${SENDERS} associations sent ${SENDERS * SLICES_EACH} slices beside them`);
   await run('echoscu', ['-aec', 'PULMO', '127.0.0.1', String(ports.dicomPort)]);
   await sleep(Math.max(0, ends - Date.now()));
-  loop.disable();
-  const own = loop.max / 1e6;
+  const own = late();
   const times = await Promise.all([echoes(), others(), worklist(), pages()]);
   const held = Object.values(await attack.stop()).flat();
   step(`the attack is over, ${held.length} connections were thrown out; the measuring process was late by ${own.toFixed(0)} ms at most`);
@@ -244,7 +252,13 @@ await test('overload', async (context) => {
 
   const warm = await warmUp(context, ports, () => settled(appliance, data, threads));
   const [{ rows: { audit: rowsBefore } }, began] = [await store(data), Date.now()];
+  const late = lateness();
+  const echoes = measure(async () => assert.ok(await echo(ports.dicomPort, 'PULMO', 'ECHO', READER), 'C-ECHO'));
+  const worklist = measure(() => client.studies());
   step(await aborts(ports, ABORTS));
+  const [own, echoed, listed] = [late(), await echoes(), await worklist()];
+  tell(step, 'C-ECHO meanwhile', echoed, own);
+  tell(step, 'worklist meanwhile', listed, own);
   const after = await settled(appliance, data, threads);
   const minutes = Math.ceil((Date.now() - began) / 60000);
   const rowsMore = (await store(data)).rows.audit - rowsBefore;
