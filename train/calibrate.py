@@ -106,12 +106,9 @@ def main():
     parser.add_argument("--models", default=str(splits.HERE / "../models"))
     args = parser.parse_args()
     pipeline, split = Pipeline(args.models, args.cache), splits.load()
-    copies = []
-    for part in splits.UNSEEN:
-        of = crops.Copies(Path(args.cache) / f"{part}-plain")
-        copies += [labelled(pipeline, text, np.array(volume), f"{part}-plain-{name}")
-                   for volume, text, name in zip(of.volumes, of.texts, of.by_name)]
-        print(part, len(copies), "copies", flush=True)
+    plain = crops.Plain(args.cache, splits.UNSEEN)
+    copies = [labelled(pipeline, text, np.array(volume), name)
+              for volume, text, name in zip(plain.volumes, plain.texts, plain.names)]
     out, found = fits(copies, splits.never_fitted(split))
     (Path(args.runs) / "calibration.json").write_text(json.dumps(out, indent=1) + "\n")
     print(json.dumps(out), f"{sum(c['nodules'] for c in copies)} nodules in {len(copies)} copies; sensitivity at the "

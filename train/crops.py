@@ -43,6 +43,18 @@ class Copies:
                 self.texts.append(text)
 
 
+class Plain:
+    """The copies for evaluation of some parts of the split as one list; names are those of the cache of marks."""
+
+    def __init__(self, cache, parts):
+        self.volumes, self.texts, self.names = [], [], []
+        for part in parts:
+            of = Copies(Path(cache) / f"{part}-plain")
+            self.volumes += of.volumes
+            self.texts += of.texts
+            self.names += [f"{part}-plain-{name}" for name in of.by_name]
+
+
 def cut(volume, corner, side):
     """uint8 [side]^3, or of shape `side`; what lies outside the volume is 0, which is -1024 HU."""
     side = (side,) * 3 if np.isscalar(side) else side

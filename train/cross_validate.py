@@ -25,18 +25,6 @@ from candidate import Candidate
 from scan import Pipeline
 
 
-class Copies:
-    """Validation and test copies as one list."""
-
-    def __init__(self, cache):
-        self.images, self.texts, self.names = [], [], []
-        for part in ("validation", "test"):
-            copies = crops.Copies(Path(cache) / f"{part}-plain")
-            self.images += copies.volumes
-            self.texts += copies.texts
-            self.names += [f"{part}-plain-{name}" for name in copies.by_name]
-
-
 def fold_of(host, split):
     """The fold whose network never saw the host."""
     return next(name for name in ("a", "b") if host in split["folds"][name])
@@ -69,13 +57,14 @@ def shipped(pipeline):
 
 def looks(pipeline, copies, networks, kept):
     """What each copy's network says; kept in a file where one is named."""
-    if kept.exists():
+    if kept and kept.exists():
         with np.load(kept, allow_pickle=True) as f:
             return list(f["given"])
     given = [seen(net, image, pipeline.rows(np.array(image), name))
-             for net, image, name in zip(networks, copies.images, copies.names)]
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(kept, given=np.array(given, object))
+             for net, image, name in zip(networks, copies.volumes, copies.names)]
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(kept, given=np.array(given, object))
     return given
 
 
@@ -114,14 +103,14 @@ def main():
     parser.add_argument("--models", default=str(splits.HERE / "../models"))
     parser.add_argument("--score-min", type=float, help="of stage 1; the shipped one by default")
     args = parser.parse_args()
-    split, pipeline, copies = splits.load(), Pipeline(args.models, args.cache), Copies(args.cache)
+    split, pipeline, copies = splits.load(), Pipeline(args.models, args.cache), crops.Plain(args.cache, splits.UNSEEN)
     kept = Path(args.cache) / "inference"
     least = args.score_min or pipeline.text["detector"]["score_min"]
     sets = {"shipped": looks(pipeline, copies, [shipped(pipeline)] * len(copies.names),
                              kept / f"all-{pipeline.text['candidate']['sha256'][:12]}.npz")}
     for name, pattern in (n.split("=") for n in args.networks):
         nets = {fold: checkpoint(Path(args.runs) / pattern.format(fold)) for fold in ("a", "b")}
-        sets[name] = looks(pipeline, copies, [nets[fold_of(t["host"], split)] for t in copies.texts], kept / "none")
+        sets[name] = looks(pipeline, copies, [nets[fold_of(t["host"], split)] for t in copies.texts], None)
     print("| stage 2 | CPM | 95 % | gain | 0.125 | 0.25 | 0.5 | 1 | 2 | 4 | 8 | solid ≥ 6 mm, 1 FP | subsolid | Brier | ECE (n) |")
     print("|" + "---|" * 15)
     base = None

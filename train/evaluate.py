@@ -124,13 +124,11 @@ def main():
     parser.add_argument("--json", default=str(splits.HERE / "runs/evaluation.json"))
     args = parser.parse_args()
     pipeline = Pipeline(args.models, args.cache, args.fitted)
-    marks, texts = [], []
-    for part in args.parts:
-        copies = crops.Copies(Path(args.cache) / f"{part}-plain")
-        for volume, text, name in zip(copies.volumes, copies.texts, copies.by_name):
-            marks.append(pipeline.marks(np.array(volume), f"{part}-plain-{name}", host=text["host"]))
-            texts.append(text)
-            print(text["host"], len(marks[-1]), "marks", flush=True)
+    copies, marks = crops.Plain(args.cache, args.parts), []
+    texts = copies.texts
+    for volume, text, name in zip(copies.volumes, texts, copies.names):
+        marks.append(pipeline.marks(np.array(volume), name, host=text["host"]))
+        print(text["host"], len(marks[-1]), "marks", flush=True)
     scans = [as_scan(t, m) for t, m in zip(texts, marks)]
     points = [pipeline.thresholds(t["host"])["operating_point"] for t in texts]
     judged = [froc.judge(s) for s in scans]

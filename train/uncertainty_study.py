@@ -50,23 +50,11 @@ def verdicts(scan):
     return out
 
 
-class Copies:
-    """All copies of hosts that no network saw."""
-
-    def __init__(self, cache, parts=splits.UNSEEN):
-        self.volumes, self.texts, self.names = [], [], []
-        for part in parts:
-            of = crops.Copies(Path(cache) / f"{part}-plain")
-            self.volumes += of.volumes
-            self.texts += of.texts
-            self.names += [f"{part}-plain-{name}" for name in of.by_name]
-
-
 class Marks:
     """The marks of all copies, each judged by its host's own fit, with what the passes need of them."""
 
     def __init__(self, pipeline, cache):
-        self.copies = Copies(cache)
+        self.copies = crops.Plain(cache, splits.UNSEEN)
         self.passes, self.model, self.seen = Passes(pipeline.candidate), pipeline.text, pipeline.flips
         self.marks, self.scan, self.label, self.carried, self.flips = [], [], [], [], []
         self.host, self.fit, self.nodules = [], [], 0
