@@ -1,9 +1,10 @@
-/* Rewriting passes: constant folding and fusion. What a pass absorbs is dropped when it is done. */
+/* Rewriting passes: constant folding and fusion. What a pass absorbs is dropped when it is done. Attention is fused by
+ * infer/fuse_attention.c. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/operators.h"
+#include "infer/fuse.h"
 
 /* ---- shapes, folding ----------------------------------------------------------------------------------- */
 
@@ -128,7 +129,7 @@ bool infer_graph_fold(struct graph *graph, struct err *err) {
 
 /* ---- small questions ------------------------------------------------------------------------------------ */
 
-static struct graph_node *producer_of(struct graph *graph, int value) {
+struct graph_node *infer_fuse_producer(struct graph *graph, int value) {
     for (int i = 0; value >= 0 && i < graph->node_count; i++)
         for (int k = 0; k < graph->nodes[i].output_count; k++)
             if (graph->nodes[i].operation && graph->nodes[i].outputs[k] == value)
@@ -136,15 +137,15 @@ static struct graph_node *producer_of(struct graph *graph, int value) {
     return NULL;
 }
 
-static bool is_named(const struct graph_node *node, const char *operation) {
+bool infer_fuse_is(const struct graph_node *node, const char *operation) {
     return node && node->operation && strcmp(node->operation->name, operation) == 0;
 }
 
-static bool used_once(const struct graph *graph, int value) {
+bool infer_fuse_used_once(const struct graph *graph, int value) {
     return infer_graph_uses(graph, value, NULL) == 1;
 }
 
-static bool scalar_of(const struct graph *graph, int value, float *out) {
+bool infer_fuse_scalar(const struct graph *graph, int value, float *out) {
     const struct tensor *tensor = value >= 0 ? &graph->values[value].tensor : NULL;
     if (!tensor || !tensor->data || tensor->element != ELEMENT_F32 || infer_shape_count(&tensor->shape) != 1)
         return false;
@@ -152,7 +153,7 @@ static bool scalar_of(const struct graph *graph, int value, float *out) {
     return true;
 }
 
-static void node_drop(struct graph_node *node) {
+void infer_fuse_drop(struct graph_node *node) {
     free(node->name);
     free(node->attributes);
     *node = (struct graph_node){.residual = -1, .dropout = -1};
@@ -232,8 +233,10 @@ static bool norm_fold(struct graph *graph, struct graph_node *conv, const struct
 static bool fuse_norms(struct graph *graph, struct err *err) {
     for (int i = 0; i < graph->node_count; i++) {
         struct graph_node *norm = &graph->nodes[i];
-        struct graph_node *conv = is_named(norm, "BatchNormalization") ? producer_of(graph, norm->inputs[0]) : NULL;
-        if (!is_named(conv, "Conv") || !used_once(graph, norm->inputs[0]) || !norm_is_constant(graph, conv, norm))
+        struct graph_node *conv =
+            infer_fuse_is(norm, "BatchNormalization") ? infer_fuse_producer(graph, norm->inputs[0]) : NULL;
+        if (!infer_fuse_is(conv, "Conv") || !infer_fuse_used_once(graph, norm->inputs[0]) ||
+            !norm_is_constant(graph, conv, norm))
             continue;
         if (!norm_fold(graph, conv, norm, err))
             return false;
@@ -246,10 +249,11 @@ static bool fuse_norms(struct graph *graph, struct err *err) {
 
 /* MatMul(x, W) + row, as a Linear layer over tokens is exported. */
 static bool bias_take(struct graph *graph, struct graph_node *add, int side) {
-    struct graph_node *product = producer_of(graph, add->inputs[side]);
+    struct graph_node *product = infer_fuse_producer(graph, add->inputs[side]);
     const struct tensor *row = &graph->values[add->inputs[!side]].tensor;
-    if (!is_named(product, "MatMul") || product->input_count != 2 || !used_once(graph, add->inputs[side]) ||
-        !row->data || row->element != ELEMENT_F32 || row->shape.rank != 1)
+    if (!infer_fuse_is(product, "MatMul") || product->input_count != 2 ||
+        !infer_fuse_used_once(graph, add->inputs[side]) || !row->data || row->element != ELEMENT_F32 ||
+        row->shape.rank != 1)
         return false;
     const struct shape *weights = &graph->values[product->inputs[1]].tensor.shape;
     if (!graph->values[product->inputs[1]].tensor.data || weights->dims[weights->rank - 1] != row->shape.dims[0])
@@ -260,9 +264,10 @@ static bool bias_take(struct graph *graph, struct graph_node *add, int side) {
 }
 
 static bool residual_take(struct graph *graph, struct graph_node *add, int side) {
-    struct graph_node *conv = producer_of(graph, add->inputs[side]);
-    if (!is_named(conv, "Conv") || conv->residual >= 0 || conv->relu || !used_once(graph, add->inputs[side]) ||
-        graph->values[add->inputs[!side]].tensor.data || add->inputs[!side] == add->inputs[side])
+    struct graph_node *conv = infer_fuse_producer(graph, add->inputs[side]);
+    if (!infer_fuse_is(conv, "Conv") || conv->residual >= 0 || conv->relu ||
+        !infer_fuse_used_once(graph, add->inputs[side]) || graph->values[add->inputs[!side]].tensor.data ||
+        add->inputs[!side] == add->inputs[side])
         return false;
     conv->residual = add->inputs[!side];
     absorb(conv, add);
@@ -270,8 +275,8 @@ static bool residual_take(struct graph *graph, struct graph_node *add, int side)
 }
 
 static bool relu_take(struct graph *graph, struct graph_node *relu) {
-    struct graph_node *before = producer_of(graph, relu->inputs[0]);
-    if (!before || before->relu || !used_once(graph, relu->inputs[0]))
+    struct graph_node *before = infer_fuse_producer(graph, relu->inputs[0]);
+    if (!before || before->relu || !infer_fuse_used_once(graph, relu->inputs[0]))
         return false;
     enum operation_kind kind = before->operation->kind;
     if (kind != OPERATOR_CONV && kind != OPERATOR_GEMM && kind != OPERATOR_MATMUL)
@@ -284,131 +289,14 @@ static bool relu_take(struct graph *graph, struct graph_node *relu) {
 static void fuse_post_operations(struct graph *graph) {
     for (int i = 0; i < graph->node_count; i++) {
         struct graph_node *node = &graph->nodes[i];
-        if (is_named(node, "Add")) {
+        if (infer_fuse_is(node, "Add")) {
             /* || stops at the first that fits: the node is another one then */
             (void)(bias_take(graph, node, 0) || bias_take(graph, node, 1) || residual_take(graph, node, 1) ||
                    residual_take(graph, node, 0));
-        } else if (is_named(node, "Relu")) {
+        } else if (infer_fuse_is(node, "Relu")) {
             (void)relu_take(graph, node);
         }
     }
-}
-
-/* ---- Top-K attention ------------------------------------------------------------------------------------- */
-
-/* The only reader of a value, if it is that operation. */
-static struct graph_node *only_reader(struct graph *graph, int value, const char *operation) {
-    int reader = -1;
-    if (value < 0 || infer_graph_uses(graph, value, &reader) != 1 || reader < 0)
-        return NULL;
-    return is_named(&graph->nodes[reader], operation) ? &graph->nodes[reader] : NULL;
-}
-
-static bool reduces_last_axis(const struct graph_node *node) {
-    int64_t axes[GRAPH_ATTRIBUTE_INTS_MAX];
-    return node->input_count == 1 && infer_node_int(node, "keepdims", 1) == 1 &&
-           infer_node_ints(node, "axes", axes, GRAPH_ATTRIBUTE_INTS_MAX) == 1 && axes[0] == -1;
-}
-
-struct attention_chain {
-    struct graph_node *topk, *least, *compare, *where, *softmax;
-    int scores;
-    int64_t keep;
-};
-
-/* TopK, ReduceMin, GreaterOrEqual, Where, Softmax over one tensor of scores that nobody else reads. */
-static bool chain_find(struct graph *graph, struct graph_node *topk, struct attention_chain *out) {
-    struct attention_chain chain = {.topk = topk, .scores = topk->inputs[0]};
-    const struct tensor *keep = &graph->values[topk->inputs[1]].tensor;
-    float floor_value = 0;
-    if (!keep->data || keep->element != ELEMENT_I64 || infer_shape_count(&keep->shape) != 1 ||
-        infer_node_int(topk, "axis", -1) != -1 || infer_node_int(topk, "largest", 1) != 1)
-        return false;
-    if (topk->output_count > 1 && topk->outputs[1] >= 0 && infer_graph_uses(graph, topk->outputs[1], NULL) > 0)
-        return false;
-    chain.least = only_reader(graph, topk->outputs[0], "ReduceMin");
-    chain.compare = chain.least ? only_reader(graph, chain.least->outputs[0], "GreaterOrEqual") : NULL;
-    chain.where = chain.compare ? only_reader(graph, chain.compare->outputs[0], "Where") : NULL;
-    chain.softmax = chain.where ? only_reader(graph, chain.where->outputs[0], "Softmax") : NULL;
-    if (!chain.softmax || !reduces_last_axis(chain.least) || infer_node_int(chain.softmax, "axis", -1) != -1 ||
-        chain.compare->inputs[0] != chain.scores || chain.compare->inputs[1] != chain.least->outputs[0] ||
-        chain.where->inputs[0] != chain.compare->outputs[0] || chain.where->inputs[1] != chain.scores ||
-        !scalar_of(graph, chain.where->inputs[2], &floor_value) || floor_value > -1e8F ||
-        infer_graph_uses(graph, chain.scores, NULL) != 3)
-        return false;
-    chain.keep = *(const int64_t *)keep->data;
-    *out = chain;
-    return true;
-}
-
-static bool attributes_set(struct graph_node *node, int64_t keep, float scale, struct err *err) {
-    free(node->attributes);
-    node->attribute_count = 0;
-    node->attributes = pulmo_alloc(2, sizeof *node->attributes, err);
-    if (!node->attributes)
-        return false;
-    node->attributes[0] = (struct graph_attribute){.name = "k", .number = keep};
-    node->attributes[1] = (struct graph_attribute){.name = "scale", .real = scale};
-    node->attribute_count = 2;
-    return true;
-}
-
-/* The chain becomes one node in the place of its Softmax. */
-static bool chain_replace(struct graph *graph, struct attention_chain *chain, struct err *err) {
-    struct graph_node *scaled = producer_of(graph, chain->scores);
-    float scale = 1;
-    int scores = chain->scores;
-    bool multiplied = is_named(scaled, "Mul") && scalar_of(graph, scaled->inputs[1], &scale);
-    if (multiplied)
-        scores = scaled->inputs[0];
-    if (!attributes_set(chain->softmax, chain->keep, scale, err))
-        return false;
-    chain->softmax->operation = &infer_operator_topk_softmax;
-    chain->softmax->inputs[0] = scores;
-    node_drop(chain->topk);
-    node_drop(chain->least);
-    node_drop(chain->compare);
-    node_drop(chain->where);
-    if (multiplied)
-        node_drop(scaled);
-    return true;
-}
-
-/* MatMul(Q, K) before and MatMul(weights, V) behind join, in the place of the latter; the weights stay a result. */
-static void attention_join(struct graph *graph, struct graph_node *softmax) {
-    struct graph_node *scores = producer_of(graph, softmax->inputs[0]), *mix = NULL;
-    int weights = softmax->outputs[0];
-    if (!is_named(scores, "MatMul") || scores->input_count != 2 || scores->relu ||
-        !used_once(graph, softmax->inputs[0]))
-        return;
-    for (int i = 0; i < graph->node_count && !mix; i++)
-        if (is_named(&graph->nodes[i], "MatMul") && graph->nodes[i].inputs[0] == weights)
-            mix = &graph->nodes[i];
-    if (!mix || mix->input_count != 2 || mix->relu || mix->inputs[1] == weights)
-        return;
-    int context = mix->outputs[0], values = mix->inputs[1];
-    softmax->operation = &infer_operator_topk_attention;
-    softmax->input_count = 3;
-    softmax->inputs[0] = scores->inputs[0];
-    softmax->inputs[1] = scores->inputs[1];
-    softmax->inputs[2] = values;
-    softmax->output_count = 2;
-    softmax->outputs[0] = context;
-    softmax->outputs[1] = weights;
-    node_drop(scores);
-    node_drop(mix);
-}
-
-static bool fuse_attention(struct graph *graph, struct err *err) {
-    for (int i = 0; i < graph->node_count; i++) {
-        struct attention_chain chain;
-        if (!is_named(&graph->nodes[i], "TopK") || !chain_find(graph, &graph->nodes[i], &chain))
-            continue;
-        if (!chain_replace(graph, &chain, err))
-            return false;
-        attention_join(graph, chain.softmax);
-    }
-    return true;
 }
 
 static void compact(struct graph *graph) {
@@ -423,7 +311,10 @@ bool infer_graph_fuse(struct graph *graph, struct err *err) {
     if (!fuse_norms(graph, err))
         return false;
     fuse_post_operations(graph);
-    if (!fuse_attention(graph, err))
+    if (!infer_fuse_attention_topk(graph, err))
+        return false;
+    compact(graph);
+    if (!infer_graph_sort(graph, err) || !infer_fuse_attention_masked(graph, err))
         return false;
     compact(graph);
     return infer_graph_sort(graph, err) && infer_graph_prune(graph, err);

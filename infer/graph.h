@@ -111,7 +111,8 @@ int infer_node_ints(const struct graph_node *node, const char *name, int64_t *ou
 
 /* Computes every node whose inputs are constants (shape arithmetic, folded weights); Dropout never. */
 bool infer_graph_fold(struct graph *graph, struct err *err) PULMO_MUST_USE;
-/* BatchNormalization into Conv, Conv + Add + Relu into one node, the Top-K attention chain into one node. */
+/* BatchNormalization into Conv, Conv + Add + Relu into one node, a chain of attention, of the best keys or of those
+ * that a mask keeps, into one node. */
 bool infer_graph_fuse(struct graph *graph, struct err *err) PULMO_MUST_USE;
 
 /* Shapes and element types of all values for given input shapes: out[value_count], data set for constants only. */

@@ -86,6 +86,15 @@ const struct operation infer_operator_topk_attention = {.name = "(TopKAttention)
                                                         .run = infer_run_topk_attention,
                                                         .scratch = infer_scratch_topk_attention};
 
+/* Queries, keys, values, mask, bias of the keys or absent. */
+const struct operation infer_operator_masked_attention = {.name = "(MaskedAttention)",
+                                                          .inputs_min = 4,
+                                                          .inputs_max = 5,
+                                                          .outputs_max = 2,
+                                                          .shape = infer_shape_masked_attention,
+                                                          .run = infer_run_masked_attention,
+                                                          .scratch = infer_scratch_masked_attention};
+
 const struct operation *infer_operator_find(const char *name) {
     for (size_t i = 0; i < sizeof operations / sizeof *operations; i++)
         if (strcmp(operations[i].name, name) == 0)

@@ -56,7 +56,8 @@ struct operation {
 /* NULL when the engine does not know it. */
 const struct operation *infer_operator_find(const char *name);
 /* The fused operators, which no file may name. */
-extern const struct operation infer_operator_topk_softmax, infer_operator_topk_attention;
+extern const struct operation infer_operator_topk_softmax, infer_operator_topk_attention,
+    infer_operator_masked_attention;
 
 /* Geometry of a convolution or pooling of 1 to 3 spatial axes. */
 #define SPATIAL_MAX 3
@@ -88,6 +89,7 @@ bool infer_shape_topk(struct operation_call *call, struct err *err);
 bool infer_shape_dropout(struct operation_call *call, struct err *err);
 bool infer_shape_topk_softmax(struct operation_call *call, struct err *err);
 bool infer_shape_topk_attention(struct operation_call *call, struct err *err);
+bool infer_shape_masked_attention(struct operation_call *call, struct err *err);
 /* shapes_layout.c */
 bool infer_shape_concat(struct operation_call *call, struct err *err);
 bool infer_shape_reshape(struct operation_call *call, struct err *err);
@@ -153,5 +155,8 @@ void infer_run_topk_softmax(const struct operation_call *call);
 void infer_run_topk_attention(const struct operation_call *call);
 size_t infer_scratch_topk_softmax(const struct operation_call *call);
 size_t infer_scratch_topk_attention(const struct operation_call *call);
+/* ops_masked_attention.c */
+void infer_run_masked_attention(const struct operation_call *call);
+size_t infer_scratch_masked_attention(const struct operation_call *call);
 
 #endif

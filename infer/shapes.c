@@ -403,3 +403,34 @@ bool infer_shape_topk_attention(struct operation_call *call, struct err *err) {
     return infer_shape_check(&call->out[0].shape, "output", err) &&
            infer_shape_check(&call->out[1].shape, "weights", err);
 }
+
+/* [batch or 1][1][1][keys] */
+static bool key_row_check(const struct tensor *row, enum element element, const struct shape *keys, struct err *err) {
+    const struct shape *shape = &row->shape;
+    if (row->element == element && shape->rank == 4 && (shape->dims[0] == 1 || shape->dims[0] == keys->dims[0]) &&
+        shape->dims[1] == 1 && shape->dims[2] == 1 && shape->dims[3] == keys->dims[3])
+        return true;
+    return err_set(err, ERR_UNSUPPORTED, "a mask or bias that is not one for all queries");
+}
+
+bool infer_shape_masked_attention(struct operation_call *call, struct err *err) {
+    const struct shape *q = &call->in[0].shape, *k = &call->in[1].shape, *v = &call->in[2].shape;
+    if (!expect_float(call, 3, err))
+        return false;
+    if (q->rank != 4 || k->rank != 4 || v->rank != 4)
+        return err_set(err, ERR_UNSUPPORTED, "attention over ranks %d, %d, %d", q->rank, k->rank, v->rank);
+    for (int i = 0; i < 2; i++)
+        if (q->dims[i] != k->dims[i] || q->dims[i] != v->dims[i])
+            return err_set(err, ERR_UNSUPPORTED, "attention that broadcasts axis %d", i);
+    if (q->dims[3] != k->dims[2] || k->dims[3] != v->dims[2])
+        return err_set(err, ERR_INPUT, "queries, keys and values do not fit");
+    if (!key_row_check(&call->in[3], ELEMENT_BOOL, k, err) ||
+        (call->present[4] && !key_row_check(&call->in[4], ELEMENT_F32, k, err)))
+        return false;
+    call->out[0].shape = *q;
+    call->out[0].shape.dims[3] = v->dims[3];
+    call->out[1].shape = *q;
+    call->out[1].shape.dims[3] = k->dims[3];
+    return infer_shape_check(&call->out[0].shape, "output", err) &&
+           infer_shape_check(&call->out[1].shape, "weights", err);
+}

@@ -197,6 +197,29 @@ def top_k_softmax(case):
     return case.node("Softmax", kept, axis=-1)
 
 
+def masked_odd(case):
+    """Chains like attention over the keys that a mask keeps, none of which may become one operation: masks and biases of
+    another shape, a fill that weighs something, scores with another reader, values that are made of the weights."""
+    rng = case.rng
+    kind = int(rng.integers(9))
+    batch, heads, tokens, depth = [int(s) for s in rng.integers(2, 9, 4)]
+    outer = [] if kind == 0 else [batch, heads]
+    q, v = case.input(*outer, tokens, depth), case.input(*outer, tokens, depth)
+    k = case.input(*outer, depth, tokens)
+    mask = {0: [tokens], 1: [batch, 1, tokens, tokens], 2: [batch, heads, 1, tokens], 3: [batch, 1, 1, 1],
+            4: [tokens, 1]}.get(kind, [batch, 1, 1, tokens])
+    gate = case.input(*mask)
+    kept = case.node("GreaterOrEqual", gate, case.constant(np.float32(-0.5)))
+    scores = case.node("Mul", case.node("MatMul", q, k), case.constant(np.float32(0.3)))
+    if kind == 5:
+        scores = case.node("Add", scores, case.input(batch, 1, tokens, tokens))
+    far = case.constant(np.float32(-1 if kind == 6 else -1e9))
+    weights = case.node("Softmax", case.node("Where", kept, scores, far), axis=-1)
+    if kind == 7:
+        v = case.node("Mul", v, case.node("ReduceMean", weights, axes=[-1], keepdims=1))
+    return [case.node("MatMul", weights, v), weights] + ([case.node("Relu", scores)] if kind == 8 else [])
+
+
 def gemm_odd(case):
     rng = case.rng
     rows, deep, wide = sides(rng, 3, 40)
@@ -256,6 +279,7 @@ CASES = {
     "reduce_sum": reduce("ReduceSum"), "exp": unary("Exp"), "erf": unary("Erf"), "tanh": unary("Tanh"),
     "expand": expand, "power": power, "add_broadcast": broadcast("Add"), "sub_broadcast": broadcast("Sub"),
     "mul_broadcast": broadcast("Mul"), "select": select, "top_k": top_k, "top_k_softmax": top_k_softmax,
+    "masked_odd": masked_odd,
     "gemm_odd": gemm_odd, "matmul_odd": matmul_odd, "linear": linear, "move": move, "squeeze_all": squeeze_all,
 }
 

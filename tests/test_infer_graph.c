@@ -40,10 +40,13 @@ static void fusion_leaves_no_pass_over_memory_to_spare(void **state) {
     infer_graph_free(fused);
     plain = open_graph("models/candidate.onnx", false);
     fused = open_graph("models/candidate.onnx", true);
+    /* Models up to 0.3.0 choose among the scores; a gate's own choice stays before the attention. */
+    int gated = count_of(fused, "(MaskedAttention)");
+    assert_int_equal(gated + count_of(fused, "(TopKAttention)"), 1);
     assert_int_equal(count_of(plain, "TopK"), 1);
-    assert_int_equal(count_of(fused, "TopK"), 0);
+    assert_int_equal(count_of(fused, "TopK"), gated);
+    assert_int_equal(count_of(plain, "Softmax"), 1);
     assert_int_equal(count_of(fused, "Softmax"), 0);
-    assert_int_equal(count_of(fused, "(TopKAttention)"), 1);
     assert_int_equal(count_of(fused, "Dropout"), count_of(plain, "Dropout"));
     infer_graph_free(plain);
     infer_graph_free(fused);
@@ -96,6 +99,52 @@ static void fused_and_plain_graphs_compute_the_same(void **state) {
     }
 }
 
+/* The kept cases of the parity test: their outputs agree with PyTorch's there. */
+static int masked_of(const char *name, int *cases) {
+    char path[512];
+    int count = 0;
+    DIR *folder = opendir("tests/cases/infer_parity");
+    assert_non_null(folder);
+    *cases = 0;
+    for (struct dirent *entry = readdir(folder); entry; entry = readdir(folder)) {
+        if (strncmp(entry->d_name, name, strlen(name)) != 0)
+            continue;
+        snprintf(path, sizeof path, "tests/cases/infer_parity/%s/model.onnx", entry->d_name);
+        struct graph *graph = open_graph(path, true);
+        int here = count_of(graph, "(MaskedAttention)");
+        assert_int_equal(count_of(graph, "Softmax"), 1 - here);
+        count += here;
+        (*cases)++;
+        infer_graph_free(graph);
+    }
+    closedir(folder);
+    return count;
+}
+
+static void attention_is_fused_where_all_queries_share_the_mask(void **state) {
+    (void)state;
+    int cases = 0, fused = masked_of("gated_attention_", &cases);
+    assert_true(cases >= 3);
+    assert_int_equal(fused, cases);
+    fused = masked_of("masked_odd_", &cases);
+    assert_true(cases >= 9); /* a chain of each kind that may not be fused */
+    assert_int_equal(fused, 0);
+}
+
+static void what_is_no_number_names_the_attention(void **state) {
+    (void)state;
+    struct parity_case it;
+    struct difference worst;
+    struct err err = {0};
+    assert_true(parity_case_read("tests/cases/infer_parity/gated_attention_08", &it, &err));
+    assert_true(parity_case_run(&it, false, &worst, &err) && worst.absolute < 1e-6); /* PyTorch's, unfused */
+    it.inputs[0].data[3] = NAN; /* a query, which nothing but the attention reads */
+    assert_false(parity_case_run(&it, false, &worst, &err));
+    assert_int_equal(err.kind, ERR_INPUT);
+    assert_non_null(strstr(err.text, "(MaskedAttention)) gave NaN or infinity"));
+    parity_case_free(&it);
+}
+
 static void the_trunk_has_no_dropout_and_the_tail_no_convolution(void **state) {
     (void)state;
     struct err err = {0};
@@ -105,7 +154,7 @@ static void the_trunk_has_no_dropout_and_the_tail_no_convolution(void **state) {
     assert_non_null(model->tail);
     assert_int_equal(count_of(model->trunk, "Dropout"), 0);
     assert_int_equal(count_of(model->tail, "Conv"), 0); /* the trunk runs once a candidate: all the work is there */
-    assert_int_equal(count_of(model->tail, "(TopKAttention)"), 0);
+    assert_int_equal(count_of(model->tail, "(TopKAttention)") + count_of(model->tail, "(MaskedAttention)"), 0);
     assert_true(count_of(model->tail, "Dropout") > 0);
     infer_model_free(model);
 }
@@ -135,6 +184,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fusion_leaves_no_pass_over_memory_to_spare),
         cmocka_unit_test(fused_and_plain_graphs_compute_the_same),
+        cmocka_unit_test(attention_is_fused_where_all_queries_share_the_mask),
+        cmocka_unit_test(what_is_no_number_names_the_attention),
         cmocka_unit_test(the_trunk_has_no_dropout_and_the_tail_no_convolution),
         cmocka_unit_test(node_order_in_memory_does_not_matter),
     };

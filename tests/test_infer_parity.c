@@ -92,13 +92,13 @@ static void run_dump(const char *name, const char *script, int kinds) {
 
 static void operators_of_the_contract_agree_with_pytorch(void **state) {
     (void)state;
-    run_dump("operators", "train/dump_operators.py", 23);
+    run_dump("operators", "train/dump_operators.py", 24);
 }
 
 /* Uncommon attributes, broadcasts, and what the engine knows beyond the contract. */
 static void other_uses_agree_with_pytorch(void **state) {
     (void)state;
-    run_dump("operators-more", "tests/infer_operators_dump.py", 26);
+    run_dump("operators-more", "tests/infer_operators_dump.py", 27);
 }
 
 int main(void) {

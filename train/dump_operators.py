@@ -240,6 +240,31 @@ def top_k_attention(case):
     return [case.node("MatMul", weights, v), received]
 
 
+def gated_attention(case):
+    """Keys chosen by a gate before any score is computed, in the order of operations of train/candidate.py."""
+    rng = case.rng
+    batch, heads, tokens, depth = [int(rng.integers(1, n)) for n in (4, 5, 126, 33)]
+    wide, queries = int(rng.integers(1, 33)), tokens if rng.random() < 0.7 else int(rng.integers(1, 60))
+    keep = int(rng.integers(1, tokens + 1))
+    q, k, v = case.input(batch, heads, queries, depth), case.input(batch, heads, depth, tokens), \
+        case.input(batch, heads, tokens, wide)
+    gate = case.node("Mul", case.input(batch, 1, 1, tokens), case.constant(np.array(rng.choice([1, 3]), F)))
+    best, _ = case.node("TopK", gate, case.constant(np.array([keep], I)), outputs=2, axis=-1, largest=1, sorted=1)
+    least = case.node("ReduceMin", best, axes=[-1], keepdims=1)
+    near = case.node("Sub", case.node("ReduceMax", gate, axes=[-1], keepdims=1), case.constant(np.array(6, F)))
+    least = case.node("Where", case.node("GreaterOrEqual", least, near), least, near)
+    kept = case.node("GreaterOrEqual", gate, least)
+    scores = case.node("MatMul", q, k)
+    if rng.random() < 0.8:
+        factor = case.constant(np.array(depth**-0.5, F))
+        scores = case.node("Mul", *([scores, factor] if rng.random() < 0.5 else [factor, scores]))
+    if rng.random() < 0.8:
+        scores = case.node("Add", *([scores, gate] if rng.random() < 0.5 else [gate, scores]))
+    weights = case.node("Softmax", case.node("Where", kept, scores, case.constant(np.array(-1e9, F))), axis=-1)
+    received = case.node("ReduceMean", case.node("ReduceMean", weights, axes=[1], keepdims=0), axes=[1], keepdims=0)
+    return [case.node("MatMul", weights, v), received]
+
+
 def dropout(case):
     rows, wide = [int(case.rng.integers(1, n)) for n in (8, 200)]
     x = case.node("Gemm", case.input(rows, wide), case.weight(32, wide), transB=1)
@@ -280,6 +305,7 @@ CASES = {
     "div": elementwise("Div"), "relu": unary("Relu"), "sigmoid": unary("Sigmoid"),
     "sqrt": unary("Sqrt"), "identity": unary("Identity"), "gemm": gemm, "matmul": matmul,
     "softmax": softmax, "layer_norm": layer_norm, "top_k_attention": top_k_attention,
+    "gated_attention": gated_attention,
     "dropout": dropout, "shuffle": shuffle, "slice": slice_steps,
 }
 

@@ -91,6 +91,7 @@ OPERATORS = {
     "Concat": lambda *x, axis: torch.cat(x, axis),
     "Softmax": lambda x, axis=-1: torch.softmax(x, axis),
     "ReduceMin": lambda x, axes, keepdims=1: x.amin(axes, bool(keepdims)),
+    "ReduceMax": lambda x, axes, keepdims=1: x.amax(axes, bool(keepdims)),
     "ReduceMean": lambda x, axes, keepdims=1: x.mean(axes, bool(keepdims)),
     "GreaterOrEqual": lambda a, b: a >= b, "Where": lambda c, a, b: torch.where(c, a, b),
     "Transpose": lambda x, perm: x.permute(perm), "Reshape": reshape,
