@@ -59,10 +59,31 @@ static double reduce_one(const float *in, const struct reduction *r, enum reduce
     return how == REDUCE_MEAN ? result / (double)r->terms : result;
 }
 
+/* Sums over one axis that is not the last: those of neighbours side by side, each in index order all the same. */
+#define SUMS_TOGETHER 64
+
+static void sum_columns(const float *in, const struct reduction *r, enum reduce how, float *out) {
+    int64_t inner = r->reduced_stride[0];
+    for (int64_t n = 0; n < r->outputs; n += inner, in += r->terms * inner)
+        for (int64_t first = 0; first < inner; first += SUMS_TOGETHER) {
+            int64_t here = inner - first < SUMS_TOGETHER ? inner - first : SUMS_TOGETHER;
+            double sums[SUMS_TOGETHER] = {0};
+            for (int64_t term = 0; term < r->terms; term++)
+                for (int64_t k = 0; k < here; k++)
+                    sums[k] += (double)in[term * inner + first + k];
+            for (int64_t k = 0; k < here; k++)
+                out[n + first + k] = (float)(how == REDUCE_MEAN ? sums[k] / (double)r->terms : sums[k]);
+        }
+}
+
 static void reduce_with(const struct operation_call *call, unsigned mask, enum reduce how) {
     struct reduction r = reduction_of(&call->in[0].shape, mask);
     const float *in = call->in[0].data;
     float *out = call->out[0].data;
+    if (r.reduced == 1 && r.reduced_stride[0] > 1 && (how == REDUCE_SUM || how == REDUCE_MEAN)) {
+        sum_columns(in, &r, how, out);
+        return;
+    }
     for (int64_t n = 0; n < r.outputs; n++)
         out[n] = (float)reduce_one(in + offset_of(n, r.kept, r.kept_side, r.kept_stride), &r, how);
 }
@@ -119,15 +140,41 @@ struct ranked {
     int32_t index;
 };
 
+/* NaN comes first, so that it is in the result, where it is found. */
+static bool comes_before(float a, float b) {
+    return a > b || (isnan(a) && !isnan(b));
+}
+
 static int ranked_compare(const void *left, const void *right) {
     const struct ranked *a = left, *b = right;
-    if (a->value != b->value)
-        return a->value > b->value ? -1 : 1;
+    if (comes_before(a->value, b->value) || comes_before(b->value, a->value))
+        return comes_before(a->value, b->value) ? -1 : 1;
     return a->index < b->index ? -1 : a->index > b->index;
 }
 
 size_t infer_scratch_topk(const struct operation_call *call) {
     return (size_t)last_side(&call->in[0].shape) * sizeof(struct ranked);
+}
+
+/* Fewer than so many are found by insertion, without sorting the rest. */
+#define INSERTED_MAX 65
+
+static void best_insert(const float *in, int64_t side, int64_t keep, struct ranked *best) {
+    int64_t count = 0;
+    for (int64_t n = 0; n < side; n++) {
+        if (count == keep && !comes_before(in[n], best[keep - 1].value))
+            continue;
+        int64_t place = count < keep ? count++ : keep - 1;
+        for (; place > 0 && comes_before(in[n], best[place - 1].value); place--)
+            best[place] = best[place - 1];
+        best[place] = (struct ranked){.value = in[n], .index = (int32_t)n};
+    }
+}
+
+static void best_sort(const float *in, int64_t side, struct ranked *best) {
+    for (int64_t n = 0; n < side; n++)
+        best[n] = (struct ranked){.value = in[n], .index = (int32_t)n};
+    qsort(best, (size_t)side, sizeof *best, ranked_compare);
 }
 
 /* Largest first; equal values in index order, as ONNX TopK says. */
@@ -138,9 +185,10 @@ void infer_run_topk(const struct operation_call *call) {
     int64_t *indices = call->node->output_count > 1 ? call->out[1].data : NULL;
     for (int64_t row = 0; row < rows; row++) {
         const float *in = (const float *)call->in[0].data + row * side;
-        for (int64_t n = 0; n < side; n++)
-            ranked[n] = (struct ranked){.value = in[n], .index = (int32_t)n};
-        qsort(ranked, (size_t)side, sizeof *ranked, ranked_compare);
+        if (keep < INSERTED_MAX)
+            best_insert(in, side, keep, ranked);
+        else
+            best_sort(in, side, ranked);
         for (int64_t n = 0; n < keep; n++) {
             if (call->out[0].data)
                 ((float *)call->out[0].data)[row * keep + n] = ranked[n].value;
