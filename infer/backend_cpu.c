@@ -454,6 +454,12 @@ bool infer_runner_read(const struct runner *runner, int value, float *out, struc
     dnnl_memory_desc_t plain = infer_backend_plain(&runner->program->tensors[value].shape);
     if (!runner->program->keep)
         return err_set(err, ERR_INTERNAL, "the program does not keep its activations");
+    if (runner->program->tensors[value].element == ELEMENT_BOOL) {
+        const uint8_t *bytes = region_data(runner, region);
+        for (int64_t n = 0; n < infer_shape_count(&runner->program->tensors[value].shape); n++)
+            out[n] = bytes[n] != 0;
+        return true;
+    }
     int before = infer_backend_enter();
     bool good =
         infer_backend_reorder(runner->program->engine, &region->desc, region_data(runner, region), &plain, out, err);

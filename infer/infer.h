@@ -207,17 +207,28 @@ bool infer_detector_run(struct infer_session *session, unsigned worker, uint64_t
  * operations a second of processor time, the best of some. The yardstick of a convolution. */
 bool infer_backend_peak(double *out, struct err *err) PULMO_MUST_USE;
 
-/* The candidate network's Top-K attention against dense attention of the same shape, by three primitives of the
- * library. Operations: a multiplication and an addition are two; those of the softmax and of the choice itself, which
- * are comparisons, are not counted. Times: the best of `rounds`, processor time of one thread. */
+/* The candidate network's attention on crops of a volume against dense attention of the same queries, keys and values,
+ * by three primitives of the library. Operations: a multiplication and an addition are two; comparisons and the softmax
+ * are not counted. Processor time of one thread, the best of `rounds`; operations and times are means over the crops.
+ * What a gate computes for the choice of the keys and for nothing else is in both. */
+struct infer_attention_crops {
+    const struct volume *iso;
+    const int32_t (*centers_ijk)[3];
+    size_t count;
+    int rounds;
+};
 struct infer_attention_figures {
-    int64_t heads, tokens, depth, keep;
-    double dense_operations, sparse_operations;
+    bool gated; /* keys are chosen by a gate; otherwise by the scores of each query, the best K */
+    int64_t heads, tokens, depth;
+    double kept;                /* keys that a query attends to, ... */
+    int64_t kept_min, kept_max; /* ... of the crop with the fewest and with the most */
+    double dense_operations, sparse_operations, gate_operations;
     double dense_s, sparse_s;
+    double trunk_s; /* of everything that runs once a crop */
 };
 /* ERR_UNSUPPORTED when the model has no such block. */
-bool infer_attention_measure(const struct infer_session *session, int rounds, struct infer_attention_figures *out,
-                             struct err *err) PULMO_MUST_USE;
+bool infer_attention_measure(const struct infer_session *session, const struct infer_attention_crops *crops,
+                             struct infer_attention_figures *out, struct err *err) PULMO_MUST_USE;
 
 /* ---- candidates --------------------------------------------------------------------------------------------- */
 

@@ -21,8 +21,9 @@ static void nodes_count(const struct graph *graph, struct infer_plan_figures *ou
         out->convolutions += node->operation->kind == OPERATOR_CONV;
         out->relus += node->relu;
         out->residuals += node->residual >= 0;
-        out->attentions +=
-            node->operation == &infer_operator_topk_attention || node->operation == &infer_operator_topk_softmax;
+        out->attentions += node->operation == &infer_operator_topk_attention ||
+                           node->operation == &infer_operator_topk_softmax ||
+                           node->operation == &infer_operator_masked_attention;
     }
 }
 
@@ -87,89 +88,8 @@ bool infer_detector_run(struct infer_session *session, unsigned worker, uint64_t
     return step_ns ? infer_runner_time(runner, NULL, step_ns, err) : infer_runner_run(runner, NULL, err);
 }
 
-/* ---- Top-K attention ---------------------------------------------------------------------------------------- */
-
 double infer_measure_processor_s(void) {
     struct timespec now;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
-static const struct graph_node *attention_node(const struct graph *graph) {
-    for (int index = 0; index < graph->node_count; index++)
-        if (graph->nodes[index].operation == &infer_operator_topk_attention)
-            return &graph->nodes[index];
-    return NULL;
-}
-
-static int64_t side_of(const struct shape *shape, int back) {
-    return shape->dims[shape->rank - back];
-}
-
-static void block_shape(const struct program *program, const struct graph_node *node, struct attention_block *out) {
-    const struct shape *query = infer_program_shape(program, node->inputs[0]);
-    const struct shape *key = infer_program_shape(program, node->inputs[1]);
-    const struct shape *value = infer_program_shape(program, node->inputs[2]);
-    *out = (struct attention_block){.heads = infer_shape_count(query) / side_of(query, 1) / side_of(query, 2),
-                                    .queries = side_of(query, 2),
-                                    .depth = side_of(query, 1),
-                                    .keys = side_of(key, 1),
-                                    .wide = side_of(value, 1),
-                                    .keep = infer_node_int(node, "k", 1),
-                                    .scale = infer_node_float(node, "scale", 1)};
-}
-
-/* The block's inputs are parts of one piece of memory, filled with scores of no order. */
-static void block_fill(struct attention_block *block, float *memory) {
-    size_t heads = (size_t)block->heads, rows = heads * (size_t)block->queries, columns = heads * (size_t)block->keys;
-    block->query = memory;
-    block->key = block->query + rows * (size_t)block->depth;
-    block->value = block->key + columns * (size_t)block->depth;
-    block->out = block->value + columns * (size_t)block->wide;
-    block->weights = block->out + rows * (size_t)block->wide;
-    for (float *at = memory; at < block->out; at++)
-        *at = (float)((uint32_t)(at - memory + 1) * 2654435761U >> 8) / (1 << 23) - 1;
-}
-
-static void sparse_measure(const struct graph_node *node, const struct attention_block *block, void *scratch,
-                           int rounds, double *best_s) {
-    struct operation_call call = {.node = node, .scratch = scratch, .present = {true, true, true}};
-    call.in[0] = (struct tensor){.shape = {4, {1, block->heads, block->queries, block->depth}}, .data = block->query};
-    call.in[1] = (struct tensor){.shape = {4, {1, block->heads, block->depth, block->keys}}, .data = block->key};
-    call.in[2] = (struct tensor){.shape = {4, {1, block->heads, block->keys, block->wide}}, .data = block->value};
-    call.out[0] = (struct tensor){.data = block->out};
-    call.out[1] = (struct tensor){.data = block->weights};
-    for (int round = 0; round < rounds; round++) {
-        double start_s = infer_measure_processor_s();
-        infer_run_topk_attention(&call);
-        double taken_s = infer_measure_processor_s() - start_s;
-        *best_s = round == 0 || taken_s < *best_s ? taken_s : *best_s;
-    }
-}
-
-bool infer_attention_measure(const struct infer_session *session, int rounds, struct infer_attention_figures *out,
-                             struct err *err) {
-    const struct graph_node *node = attention_node(session->model->trunk);
-    if (!node)
-        return err_set(err, ERR_UNSUPPORTED, "the model has no Top-K attention");
-    struct attention_block block;
-    block_shape(session->trunk.program, node, &block);
-    size_t rows = (size_t)(block.heads * block.queries), columns = (size_t)(block.heads * block.keys);
-    size_t depth = (size_t)block.depth, wide = (size_t)block.wide, keys = (size_t)block.keys;
-    PULMO_SCOPED(pulmo_free_at)
-    float *memory = pulmo_alloc((rows + columns) * (depth + wide) + rows * keys, sizeof *memory, err);
-    PULMO_SCOPED(pulmo_free_at) float *scratch = pulmo_alloc(2 * keys, sizeof *scratch, err);
-    if (!memory || !scratch)
-        return false;
-    block_fill(&block, memory);
-    struct infer_attention_figures made = {
-        .heads = block.heads, .tokens = block.keys, .depth = block.depth, .keep = block.keep};
-    double scores = (double)(rows * keys * depth), mix = (double)(rows * wide);
-    made.dense_operations = 2 * (scores + mix * (double)keys);
-    made.sparse_operations = 2 * (scores + mix * (double)block.keep);
-    sparse_measure(node, &block, scratch, rounds, &made.sparse_s);
-    if (!infer_backend_attention_dense(&block, rounds, &made.dense_s, err))
-        return false;
-    *out = made;
-    return true;
 }

@@ -53,7 +53,7 @@ bool infer_program_step_convolves(const struct program *program,
 double infer_runner_saturated(const struct runner *runner);
 /* Plain row-major output `index` of the graph, valid until the next run. */
 const float *infer_runner_output(const struct runner *runner, int index);
-/* Any activation of a program built with keep, as plain row-major floats. */
+/* Any activation of a program built with keep, as plain row-major floats; 0 or 1 where it is a mask. */
 bool infer_runner_read(const struct runner *runner, int value, float *out, struct err *err) PULMO_MUST_USE;
 
 /* Gradient of a convolution's input from that of its output, plain row-major. */
