@@ -52,7 +52,7 @@ struct device_step *device_lower_step(struct lowering *lowering, enum device_ste
         return NULL;
     }
     struct device_step *step = &lowering->steps[lowering->step_count++];
-    *step = (struct device_step){.kind = (int32_t)kind, .inputs = {-1, -1, -1, -1}, .outputs = {-1, -1}};
+    *step = (struct device_step){.kind = (int32_t)kind, .inputs = {-1, -1, -1, -1, -1}, .outputs = {-1, -1}};
     size_t size = strlen(name ? name : "");
     if (size)
         memcpy(step->name, name, size < sizeof step->name ? size : sizeof step->name - 1);

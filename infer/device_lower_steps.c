@@ -36,7 +36,7 @@ static int convert(struct lowering *lowering, int from, const struct device_tens
 int device_lower_value_plain(struct lowering *lowering, struct lower_graph *graph, int value, struct err *err) {
     const struct tensor *tensor = &graph->shapes[value];
     struct device_tensor wanted = device_lower_plain(&tensor->shape);
-    if (tensor->element != ELEMENT_F32) {
+    if (tensor->element != ELEMENT_F32 && (tensor->element != ELEMENT_BOOL || tensor->data)) {
         err_set(err, ERR_UNSUPPORTED, "a value that is not float");
         return -1;
     }
@@ -199,7 +199,7 @@ static bool concat_lower(struct lowering *lowering, struct lower_graph *graph, c
                          struct err *err) {
     const struct shape *shape = &graph->shapes[node->outputs[0]].shape;
     int64_t axis = infer_node_int(node, "axis", 0);
-    int inputs[DEVICE_INPUTS_MAX] = {-1, -1, -1, -1};
+    int inputs[DEVICE_INPUTS_MAX] = {-1, -1, -1, -1, -1};
     if (shape->rank != 5 || (axis != 1 && axis != -4) || node->input_count > DEVICE_INPUTS_MAX)
         return err_set(err, ERR_UNSUPPORTED, "only channels of up to %d images are joined", DEVICE_INPUTS_MAX);
     for (int k = 0; k < node->input_count; k++)
@@ -217,8 +217,10 @@ static bool concat_lower(struct lowering *lowering, struct lower_graph *graph, c
 
 /* ---- row-major tensors ------------------------------------------------------------------------------------------- */
 
-static const char *const binary_names[DEVICE_BINARIES] = {"Add", "Sub", "Mul", "Div", "Pow"};
+static const char *const binary_names[DEVICE_BINARIES] = {"Add", "Sub", "Mul", "Div", "Pow", "GreaterOrEqual"};
 static const char *const unary_names[DEVICE_UNARIES] = {"Relu", "Sigmoid", "Sqrt", "Exp", "Tanh", "Erf"};
+
+static const char *const reduce_names[DEVICE_REDUCES] = {"ReduceMean", "ReduceMin", "ReduceMax"};
 
 static int name_index(const char *const *names, int count, const char *name) {
     for (int i = 0; i < count; i++)
@@ -306,9 +308,9 @@ static bool slice_lower(struct lowering *lowering, struct lower_graph *graph, co
     return true;
 }
 
-/* The mean over neighbouring axes, which are one axis in memory. */
+/* Over neighbouring axes, which are one axis in memory. */
 static bool reduce_lower(struct lowering *lowering, struct lower_graph *graph, const struct graph_node *node,
-                         unsigned axes, struct err *err) {
+                         unsigned axes, enum device_reduce how, struct err *err) {
     const struct shape *input = &graph->shapes[node->inputs[0]].shape;
     int64_t side = 1, inner = 1;
     int first = -1, last = -1;
@@ -316,24 +318,25 @@ static bool reduce_lower(struct lowering *lowering, struct lower_graph *graph, c
         if (axes >> axis & 1) {
             first = first < 0 ? axis : first;
             if (last >= 0 && last != axis - 1)
-                return err_set(err, ERR_UNSUPPORTED, "a mean over axes apart");
+                return err_set(err, ERR_UNSUPPORTED, "a reduction over axes apart");
             last = axis;
             side *= input->dims[axis];
         }
     if (first < 0)
-        return err_set(err, ERR_UNSUPPORTED, "a mean over no axis");
+        return err_set(err, ERR_UNSUPPORTED, "a reduction over no axis");
     for (int axis = last + 1; axis < input->rank; axis++)
         inner *= input->dims[axis];
-    struct device_step *step = unary(lowering, graph, node, DEVICE_REDUCE_MEAN, err);
+    struct device_step *step = unary(lowering, graph, node, DEVICE_REDUCE, err);
     if (!step)
         return false;
     step->numbers[0] = side;
     step->numbers[1] = inner;
+    step->numbers[2] = how;
     return true;
 }
 
-static bool mean_lower(struct lowering *lowering, struct lower_graph *graph, const struct graph_node *node,
-                       struct err *err) {
+static bool axes_lower(struct lowering *lowering, struct lower_graph *graph, const struct graph_node *node,
+                       enum device_reduce how, struct err *err) {
     struct operation_call call = {.node = node};
     unsigned axes = 0;
     for (int i = 0; i < node->input_count; i++) {
@@ -341,7 +344,7 @@ static bool mean_lower(struct lowering *lowering, struct lower_graph *graph, con
         if (call.present[i])
             call.in[i] = graph->shapes[node->inputs[i]];
     }
-    return infer_reduce_axes(&call, &axes, err) && reduce_lower(lowering, graph, node, axes, err);
+    return infer_reduce_axes(&call, &axes, err) && reduce_lower(lowering, graph, node, axes, how, err);
 }
 
 /* ---- products, attention -------------------------------------------------------------------------------------------
@@ -390,6 +393,67 @@ static bool gemm_lower(struct lowering *lowering, struct lower_graph *graph, con
         return err_set(err, ERR_UNSUPPORTED, "a product with transA, alpha, beta or a bias that is no row");
     int64_t numbers[6] = {out->dims[0], a->dims[1], out->dims[1], 0, 0, infer_node_int(node, "transB", 0) != 0};
     return product_add(lowering, graph, node, numbers, err);
+}
+
+/* The steps of a gate, and what it chooses for. */
+static bool select_lower(struct lowering *lowering, struct lower_graph *graph, const struct graph_node *node,
+                         struct err *err) {
+    const struct shape *shape = &graph->shapes[node->outputs[0]].shape;
+    int in[3];
+    for (int k = 0; k < 3; k++)
+        if ((in[k] = device_lower_value_plain(lowering, graph, node->inputs[k], err)) < 0)
+            return false;
+    struct device_step *step = device_lower_step(lowering, DEVICE_SELECT, node->name, err);
+    int out = step ? result(lowering, graph, node->outputs[0], false, err) : -1;
+    if (out < 0)
+        return false;
+    step->outputs[0] = out;
+    for (int k = 0; k < 3; k++) {
+        step->inputs[k] = in[k];
+        broadcast_strides(&graph->shapes[node->inputs[k]].shape, shape, step->numbers + (ptrdiff_t)6 * k);
+    }
+    return true;
+}
+
+static bool top_lower(struct lowering *lowering, struct lower_graph *graph, const struct graph_node *node,
+                      struct err *err) {
+    const struct shape *in = &graph->shapes[node->inputs[0]].shape;
+    if (node->output_count > 1 && node->outputs[1] >= 0 && infer_graph_uses(graph->graph, node->outputs[1], NULL) > 0)
+        return err_set(err, ERR_UNSUPPORTED, "the places of the best");
+    if (in->rank < 1 || in->dims[in->rank - 1] > DEVICE_KEYS_MAX)
+        return err_set(err, ERR_UNSUPPORTED, "the best of more than %d", DEVICE_KEYS_MAX);
+    struct device_step *step = unary(lowering, graph, node, DEVICE_TOP, err);
+    if (!step)
+        return false;
+    step->numbers[0] = in->dims[in->rank - 1];
+    step->numbers[1] = graph->shapes[node->outputs[0]].shape.dims[in->rank - 1];
+    return true;
+}
+
+static bool masked_lower(struct lowering *lowering, struct lower_graph *graph, const struct graph_node *node,
+                         struct err *err) {
+    const int64_t *q = graph->shapes[node->inputs[0]].shape.dims, *v = graph->shapes[node->inputs[2]].shape.dims;
+    int64_t numbers[7] = {q[2], q[3], v[2], v[3], q[1]};
+    int in[5];
+    if (v[2] > DEVICE_KEYS_MAX)
+        return err_set(err, ERR_UNSUPPORTED, "more than %d keys", DEVICE_KEYS_MAX);
+    for (int i = 0; i < node->input_count; i++) {
+        if ((in[i] = device_lower_value_plain(lowering, graph, node->inputs[i], err)) < 0)
+            return false;
+        if (i >= 3 && graph->shapes[node->inputs[i]].shape.dims[0] > 1)
+            numbers[2 + i] = v[2];
+    }
+    struct device_step *step = device_lower_step(lowering, DEVICE_MASKED_ATTENTION, node->name, err);
+    if (!step)
+        return false;
+    for (int i = 0; i < node->input_count; i++)
+        step->inputs[i] = in[i];
+    for (int i = 0; i < 2; i++)
+        if (node->outputs[i] >= 0 && (step->outputs[i] = result(lowering, graph, node->outputs[i], false, err)) < 0)
+            return false;
+    memcpy(step->numbers, numbers, sizeof numbers);
+    step->reals[0] = infer_node_float(node, "scale", 1);
+    return true;
 }
 
 static bool attention_lower(struct lowering *lowering, struct lower_graph *graph, const struct graph_node *node,
@@ -449,6 +513,7 @@ static bool kernel_lower(struct lowering *lowering, struct lower_graph *graph, c
                          struct err *err) {
     const char *name = node->operation->name;
     int binary = name_index(binary_names, DEVICE_BINARIES, name), one = name_index(unary_names, DEVICE_UNARIES, name);
+    int reduction = name_index(reduce_names, DEVICE_REDUCES, name);
     if (binary >= 0)
         return binary_lower(lowering, graph, node, binary, err);
     if (one >= 0) {
@@ -461,10 +526,17 @@ static bool kernel_lower(struct lowering *lowering, struct lower_graph *graph, c
         return transpose_lower(lowering, graph, node, err);
     if (strcmp(name, "Slice") == 0)
         return slice_lower(lowering, graph, node, err);
-    if (strcmp(name, "ReduceMean") == 0)
-        return mean_lower(lowering, graph, node, err);
+    if (reduction >= 0)
+        return axes_lower(lowering, graph, node, (enum device_reduce)reduction, err);
     if (strcmp(name, "GlobalAveragePool") == 0)
-        return reduce_lower(lowering, graph, node, ((1U << graph->shapes[node->inputs[0]].shape.rank) - 1) & ~3U, err);
+        return reduce_lower(lowering, graph, node, ((1U << graph->shapes[node->inputs[0]].shape.rank) - 1) & ~3U,
+                            DEVICE_MEAN, err);
+    if (strcmp(name, "Where") == 0)
+        return select_lower(lowering, graph, node, err);
+    if (strcmp(name, "TopK") == 0)
+        return top_lower(lowering, graph, node, err);
+    if (node->operation == &infer_operator_masked_attention)
+        return masked_lower(lowering, graph, node, err);
     if (node->operation == &infer_operator_topk_attention)
         return attention_lower(lowering, graph, node, err);
     return err_set(err, ERR_UNSUPPORTED, "no kernel of the device computes it");

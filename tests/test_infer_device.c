@@ -17,6 +17,7 @@
 #include "infer/device_lower.h"
 #include "infer/model.h"
 #include "infer/program.h"
+#include "infer_cases.h"
 #include "random.h"
 #include "volume/volume.h"
 
@@ -60,8 +61,9 @@ static bool plan_run(const struct bytes *block, const float *const *inputs, floa
     struct cuda_program *program = device ? plugin->program_new(device, block->data, block->size, err) : NULL;
     bool good = program && plugin->program_run(program, inputs, outputs, keys, err);
     struct cuda_figures figures = program ? plugin->program_figures(program) : (struct cuda_figures){0};
-    print_message("%d convolutions, %d of the library, arena of %lld bytes\n", figures.convolutions, figures.fused,
-                  (long long)figures.arena_bytes);
+    if (figures.convolutions)
+        print_message("%d convolutions, %d of the library, arena of %lld bytes\n", figures.convolutions, figures.fused,
+                      (long long)figures.arena_bytes);
     plugin->program_free(program);
     if (device)
         plugin->device_close(device);
@@ -199,6 +201,93 @@ static void candidates_and_their_passes_agree_with_the_cpu(void **state) {
     free(image);
 }
 
+/* Lowers a kept case of tests/test_infer_parity.c. */
+static void case_lower(const char *name, struct parity_case *it, struct bytes *block) {
+    char path[256];
+    struct err err = {0};
+    struct shape shapes[GRAPH_PORTS_MAX];
+    snprintf(path, sizeof path, "tests/cases/infer_parity/%s", name);
+    if (!parity_case_read(path, it, &err))
+        fail_msg("%s", err.text);
+    for (int i = 0; i < it->graph->input_count; i++)
+        shapes[i] = it->inputs[i].shape;
+    struct lower_request request = {.graph = it->graph, .inputs = shapes, .passes = 1};
+    if (!infer_device_lower(&request, block, &err))
+        fail_msg("%s: %s", name, err.text);
+}
+
+static bool case_run(const struct parity_case *it, const struct bytes *block, float **outputs, struct err *err) {
+    const float *inputs[GRAPH_PORTS_MAX];
+    for (int i = 0; i < it->graph->input_count; i++)
+        inputs[i] = it->inputs[i].data;
+    return plan_run(block, inputs, outputs, NULL, err);
+}
+
+static int steps_of(const struct device_plan *plan, enum device_step_kind kind) {
+    int count = 0;
+    for (int i = 0; i < plan->step_count; i++)
+        count += device_plan_steps(plan)[i].kind == (int32_t)kind;
+    return count;
+}
+
+/* Whatever model is shipped: a gate and the attention that it chooses for, against PyTorch. */
+static void attention_behind_a_gate_agrees_with_pytorch(void **state) {
+    (void)state;
+    static const char *const names[] = {"gated_attention_08", "gated_attention_31", "gated_attention_39"};
+    for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
+        struct err err = {0};
+        struct parity_case it;
+        PULMO_SCOPED(bytes_free) struct bytes block = {0};
+        float *outputs[DEVICE_PORTS_MAX] = {NULL};
+        case_lower(names[n], &it, &block);
+        const struct device_plan *plan = (const struct device_plan *)(const void *)block.data;
+        assert_int_equal(steps_of(plan, DEVICE_MASKED_ATTENTION), 1);
+        assert_int_equal(steps_of(plan, DEVICE_TOP), 1);
+        assert_int_equal(steps_of(plan, DEVICE_SELECT), 1);
+        outputs_new(plan, outputs);
+        if (!case_run(&it, &block, outputs, &err))
+            fail_msg("%s: %s", names[n], err.text);
+        for (int i = 0; i < plan->output_count; i++)
+            assert_true(worst_difference(outputs[i], it.outputs[i].data, port_count(plan, i), false) < 2e-6);
+        it.inputs[0].data[0] = NAN;
+        assert_false(case_run(&it, &block, outputs, &err));
+        assert_non_null(strstr(err.text, "NaN or infinity"));
+        outputs_free(plan, outputs);
+        parity_case_free(&it);
+    }
+}
+
+/* The same with every number of every step set to something wild: refused, or harmless to run. */
+static void damaged_steps_are_refused_or_harmless(void **state) {
+    (void)state;
+    static const int64_t wild[] = {-1, 0, 3, 1000, (int64_t)1 << 40};
+    struct err err = {0};
+    struct parity_case it;
+    PULMO_SCOPED(bytes_free) struct bytes block = {0};
+    float *outputs[DEVICE_PORTS_MAX] = {NULL};
+    int refused = 0;
+    case_lower("gated_attention_08", &it, &block);
+    const struct device_plan *plan = (const struct device_plan *)(const void *)block.data;
+    struct device_tensor *tensors = (struct device_tensor *)(void *)(block.data + sizeof *plan);
+    struct device_step *steps = (struct device_step *)(void *)(tensors + plan->tensor_count);
+    outputs_new(plan, outputs);
+    for (int i = 0; i < plan->step_count * DEVICE_NUMBERS_MAX; i++) {
+        int64_t *number = &steps[i / DEVICE_NUMBERS_MAX].numbers[i % DEVICE_NUMBERS_MAX], before = *number;
+        for (size_t n = 0; n < sizeof wild / sizeof *wild; n++) {
+            *number = wild[n];
+            bool good = device_plan_check(block.data, block.size, &err);
+            refused += !good;
+            if (good && wild[n] != before)
+                (void)case_run(&it, &block, outputs, &err); /* a sanitizer looks on */
+        }
+        *number = before;
+    }
+    assert_true(refused > 100);
+    assert_true(case_run(&it, &block, outputs, &err));
+    outputs_free(plan, outputs);
+    parity_case_free(&it);
+}
+
 /* Every number of a plan set to something wild, one at a time: refused, or harmless to run. */
 static void a_damaged_plan_is_refused(void **state) {
     (void)state;
@@ -325,6 +414,8 @@ static void resampling_is_that_of_the_cpu(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(the_detector_agrees_with_the_cpu),
                                        cmocka_unit_test(candidates_and_their_passes_agree_with_the_cpu),
+                                       cmocka_unit_test(attention_behind_a_gate_agrees_with_pytorch),
+                                       cmocka_unit_test(damaged_steps_are_refused_or_harmless),
                                        cmocka_unit_test(a_damaged_plan_is_refused),
                                        cmocka_unit_test(an_overflow_names_its_layer),
                                        cmocka_unit_test(every_half_comes_back),

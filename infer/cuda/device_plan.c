@@ -166,6 +166,29 @@ static bool attention_fits(const struct device_step *step, const struct device_t
            (!weights || device_tensor_count(weights) == heads * n[0] * n[2]);
 }
 
+static bool masked_fits(const struct device_step *step, const struct device_tensor *const in[],
+                        const struct device_tensor *const out[]) {
+    const int64_t *n = step->numbers; /* queries, depth, keys, wide, heads, elements between images of mask and bias */
+    struct device_step plain = *step;
+    plain.numbers[4] = 1;
+    if (!in[3] || !positive(n, 5) || !attention_fits(&plain, in, device_tensor_count(out[0]), out[1]))
+        return false;
+    int64_t heads = device_tensor_count(out[0]) / (n[0] * n[3]), images = heads / n[4];
+    for (int k = 0; k < 2; k++)
+        if (n[5 + k] < 0 || n[5 + k] > n[2] ||
+            (in[3 + k] && (images - 1) * n[5 + k] + n[2] > device_tensor_count(in[3 + k])))
+            return false;
+    return heads % n[4] == 0;
+}
+
+static bool select_fits(const struct device_step *step, const struct device_tensor *const in[],
+                        const struct device_tensor *out) {
+    for (int k = 0; k < 3; k++)
+        if (!in[k] || !strides_fit(out, in[k], 0, step->numbers + 6 * k))
+            return false;
+    return true;
+}
+
 static bool binary_fits(const struct device_step *step, const struct device_tensor *const in[],
                         const struct device_tensor *out) {
     if (!in[1] || step->numbers[0] < 0 || step->numbers[0] >= DEVICE_BINARIES)
@@ -192,10 +215,16 @@ static bool step_fits(const struct device_step *step, const struct device_tensor
     case DEVICE_CONVERT: return given == results && in[0]->rank == out[0]->rank;
     case DEVICE_BINARY: return binary_fits(step, in, out[0]);
     case DEVICE_UNARY: return given == results && n[0] >= 0 && n[0] < DEVICE_UNARIES;
-    case DEVICE_REDUCE_MEAN: return positive(n, 2) && given == results * n[0] && results % n[1] == 0;
+    case DEVICE_REDUCE:
+        return positive(n, 2) && given == results * n[0] && results % n[1] == 0 && n[2] >= 0 && n[2] < DEVICE_REDUCES;
     case DEVICE_VIEW: return strides_fit(out[0], in[0], n[0], n + 1);
     case DEVICE_PRODUCT: return product_fits(step, in, results);
     case DEVICE_ATTENTION: return attention_fits(step, in, results, out[1]);
+    case DEVICE_MASKED_ATTENTION: return masked_fits(step, in, out);
+    case DEVICE_SELECT: return select_fits(step, in, out[0]);
+    case DEVICE_TOP:
+        return positive(n, 2) && n[1] <= n[0] && n[0] <= DEVICE_KEYS_MAX && given % n[0] == 0 &&
+               results == given / n[0] * n[1];
     case DEVICE_DROPOUT: return given == results && positive(n, 1) && results % n[0] == 0 && n[1] >= 0;
     case DEVICE_REPEAT: return positive(n, 2) && given % n[0] == 0 && given * n[1] == results;
     case DEVICE_KINDS: break;

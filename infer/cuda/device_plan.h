@@ -13,12 +13,12 @@
 extern "C" {
 #endif
 
-#define DEVICE_PLAN_MAGIC 0x314C50445550ULL /* "PUDPL1", little-endian */
+#define DEVICE_PLAN_MAGIC 0x324C50445550ULL /* "PUDPL2", little-endian */
 #define DEVICE_RANK_MAX 6
 #define DEVICE_PORTS_MAX 16
-#define DEVICE_INPUTS_MAX 4
+#define DEVICE_INPUTS_MAX 5
 #define DEVICE_OUTPUTS_MAX 2
-#define DEVICE_NUMBERS_MAX 16
+#define DEVICE_NUMBERS_MAX 18
 #define DEVICE_TENSORS_MAX 8192
 #define DEVICE_STEPS_MAX 4096
 #define DEVICE_KEYS_MAX 256        /* of one attention row: it lies in a thread's own memory */
@@ -37,26 +37,41 @@ struct device_tensor {
 
 /* What a step does, and what its numbers (n) and reals (r) mean. Strides count elements. */
 enum device_step_kind {
-    DEVICE_CONV = 0,    /* image, weights [k][t][r][s][c], bias, residual; n: stride 0-2, before 3-5, dilation 6-8,
-                           after 9-11, 12: 1 = channels fit tensor cores */
-    DEVICE_POOL_MAX,    /* n: as above, kernel 12-14 */
-    DEVICE_RESIZE,      /* nearest by whole factors */
-    DEVICE_CONCAT,      /* of channels */
-    DEVICE_CONVERT,     /* the same tensor in another element or layout */
-    DEVICE_BINARY,      /* n: operation 0, strides of the operands 1-6 and 7-12 along the axes of the result,
-                           13: 1 = both lie as the result does */
-    DEVICE_UNARY,       /* n: operation 0 */
-    DEVICE_REDUCE_MEAN, /* n: side 0, inner 1: the mean over [outer][side][inner] */
-    DEVICE_VIEW,        /* n: start 0, strides 1-6 along the axes of the result */
-    DEVICE_PRODUCT,     /* a, b, bias or -1; n: rows 0, deep 1, wide 2, elements between matrices of a 3 and b 4,
-                           b transposed 5 */
+    DEVICE_CONV = 0,  /* image, weights [k][t][r][s][c], bias, residual; n: stride 0-2, before 3-5, dilation 6-8,
+                         after 9-11, 12: 1 = channels fit tensor cores */
+    DEVICE_POOL_MAX,  /* n: as above, kernel 12-14 */
+    DEVICE_RESIZE,    /* nearest by whole factors */
+    DEVICE_CONCAT,    /* of channels */
+    DEVICE_CONVERT,   /* the same tensor in another element or layout */
+    DEVICE_BINARY,    /* n: operation 0, strides of the operands 1-6 and 7-12 along the axes of the result,
+                         13: 1 = both lie as the result does */
+    DEVICE_UNARY,     /* n: operation 0 */
+    DEVICE_REDUCE,    /* n: side 0, inner 1, operation 2: over the side of [outer][side][inner] */
+    DEVICE_VIEW,      /* n: start 0, strides 1-6 along the axes of the result */
+    DEVICE_PRODUCT,   /* a, b, bias or -1; n: rows 0, deep 1, wide 2, elements between matrices of a 3 and b 4,
+                         b transposed 5 */
     DEVICE_ATTENTION, /* q [depth], k [depth][keys], v [keys][wide] -> context, weights; n: queries 0, depth 1, keys 2,
                          wide 3, keep 4; r: scale 0 */
-    DEVICE_DROPOUT,   /* n: elements of a batch entry 0, ordinal of the node 1; r: rate 0 */
-    DEVICE_REPEAT,    /* n: elements of a batch entry 0, times 1: each entry so many times, one behind the other */
+    DEVICE_MASKED_ATTENTION, /* q, k, v as above, mask of the keys (0 or 1), bias of the keys or -1 -> context, weights;
+                                n: queries 0, depth 1, keys 2, wide 3, heads 4, elements between images of mask 5 and
+                                bias 6; r: scale 0 */
+    DEVICE_SELECT,  /* mask, where it is set, elsewhere; n: strides of the operands 0-5, 6-11, 12-17 along the axes of
+                       the result */
+    DEVICE_TOP,     /* n: side 0, count 1: the greatest of each row, best first */
+    DEVICE_DROPOUT, /* n: elements of a batch entry 0, ordinal of the node 1; r: rate 0 */
+    DEVICE_REPEAT,  /* n: elements of a batch entry 0, times 1: each entry so many times, one behind the other */
     DEVICE_KINDS
 };
-enum device_binary { DEVICE_ADD = 0, DEVICE_SUB, DEVICE_MUL, DEVICE_DIV, DEVICE_POW, DEVICE_BINARIES };
+enum device_binary {
+    DEVICE_ADD = 0,
+    DEVICE_SUB,
+    DEVICE_MUL,
+    DEVICE_DIV,
+    DEVICE_POW,
+    DEVICE_GREATER_OR_EQUAL, /* 1 where it is so, 0 elsewhere: a mask is such floats */
+    DEVICE_BINARIES
+};
+enum device_reduce { DEVICE_MEAN = 0, DEVICE_MIN, DEVICE_MAX, DEVICE_REDUCES };
 enum device_unary { DEVICE_RELU = 0, DEVICE_SIGMOID, DEVICE_SQRT, DEVICE_EXP, DEVICE_TANH, DEVICE_ERF, DEVICE_UNARIES };
 
 struct device_step {

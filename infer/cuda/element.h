@@ -211,6 +211,7 @@ DEVICE_BOTH static inline float element_binary(const struct device_call *call, u
     case DEVICE_MUL: return a * b;
     case DEVICE_DIV: return a / b;
     case DEVICE_POW: return b == 2 ? a * a : powf(a, b);
+    case DEVICE_GREATER_OR_EQUAL: return a >= b;
     case DEVICE_BINARIES: break;
     }
     return NAN;
@@ -231,13 +232,25 @@ DEVICE_BOTH static inline float element_unary(const struct device_call *call, ui
 }
 
 /* Sums run in double and in index order, as on the CPU. */
-DEVICE_BOTH static inline float element_reduce_mean(const struct device_call *call, uint32_t index) {
-    int64_t side = call->step.numbers[0], inner = call->step.numbers[1];
+DEVICE_BOTH static inline float element_reduce(const struct device_call *call, uint32_t index) {
+    int64_t side = call->step.numbers[0], inner = call->step.numbers[1], how = call->step.numbers[2];
     int64_t start = index / inner * side * inner + index % inner;
     double sum = 0;
-    for (int64_t n = 0; n < side; n++)
-        sum += (double)element_in(call, 0, start + n * inner);
-    return (float)(sum / (double)side);
+    float least = INFINITY, most = -INFINITY;
+    for (int64_t n = 0; n < side; n++) {
+        float value = element_in(call, 0, start + n * inner);
+        sum += (double)value;
+        least = value < least ? value : least;
+        most = value > most ? value : most;
+    }
+    return how == DEVICE_MIN ? least : how == DEVICE_MAX ? most : (float)(sum / (double)side);
+}
+
+DEVICE_BOTH static inline float element_select(const struct device_call *call, uint32_t index) {
+    const int64_t *n = call->step.numbers;
+    bool set = element_in(call, 0, element_operand(&call->out[0], index, n)) != 0;
+    return set ? element_in(call, 1, element_operand(&call->out[0], index, n + 6))
+               : element_in(call, 2, element_operand(&call->out[0], index, n + 12));
 }
 
 DEVICE_BOTH static inline float element_view(const struct device_call *call, uint32_t index) {
@@ -294,7 +307,7 @@ DEVICE_BOTH static inline float element_dropout(const struct device_call *call, 
     return uniform < rate ? 0 : value * (1 / (1 - rate));
 }
 
-/* ---- Top-K attention -----------------------------------------------------------------------------------------------
+/* ---- sparse attention -----------------------------------------------------------------------------------------------
  */
 
 /* The keep-th largest of the row: the value that fewer than `keep` exceed and at least `keep` reach. Counting suits a
@@ -326,22 +339,31 @@ DEVICE_BOTH static inline void element_row_softmax(float *row, int32_t count, in
         row[n] = (float)((double)row[n] / sum);
 }
 
-/* One query: scores against every key, weights, the weighted sum of the values. Stores its row of both results; false
- * when one of them is NaN or infinity. */
-DEVICE_BOTH static inline bool element_attention(const struct device_call *call, uint32_t query) {
-    const int64_t *n = call->step.numbers;
-    int32_t depth = (int32_t)n[1], keys = (int32_t)n[2], wide = (int32_t)n[3];
-    int64_t head = query / n[0];
-    float row[DEVICE_KEYS_MAX];
-    bool finite = true;
-    row[0] = 0;
-    for (int32_t k = 0; k < keys; k++) {
-        float sum = 0;
-        for (int32_t d = 0; d < depth; d++)
-            sum += element_in(call, 0, (int64_t)query * depth + d) * element_in(call, 1, (head * depth + d) * keys + k);
-        row[k] = sum * call->step.reals[0];
+/* The greatest values of a row, best first: as element_kth, from where the row lies. */
+DEVICE_BOTH static inline float element_top(const struct device_call *call, uint32_t index) {
+    uint32_t side = (uint32_t)call->step.numbers[0], count = (uint32_t)call->step.numbers[1];
+    int64_t start = (int64_t)(index / count) * side;
+    uint32_t before = index % count;
+    for (uint32_t i = 0; i < side; i++) {
+        float value = element_in(call, 0, start + i);
+        uint32_t above = 0, equal = 0;
+        for (uint32_t n = 0; n < side; n++) {
+            float other = element_in(call, 0, start + n);
+            above += other > value;
+            equal += other == value;
+        }
+        if (above <= before && above + equal > before)
+            return value;
     }
-    element_row_softmax(row, keys, (int32_t)n[4]);
+    return NAN; /* only a row with NaN comes here */
+}
+
+/* One query's row of both results, from its weights; false when one of them is NaN or infinity. */
+DEVICE_BOTH static inline bool element_attend(const struct device_call *call, uint32_t query, const float *row) {
+    const int64_t *n = call->step.numbers;
+    int32_t keys = (int32_t)n[2], wide = (int32_t)n[3];
+    int64_t head = query / n[0];
+    bool finite = true;
     for (int32_t w = 0; w < wide; w++) {
         float sum = 0;
         for (int32_t k = 0; k < keys; k++)
@@ -354,6 +376,59 @@ DEVICE_BOTH static inline bool element_attention(const struct device_call *call,
     return finite;
 }
 
+DEVICE_BOTH static inline float element_score(const struct device_call *call, uint32_t query, int32_t key) {
+    const int64_t *n = call->step.numbers;
+    int64_t depth = n[1], keys = n[2], head = query / n[0];
+    float sum = 0;
+    for (int64_t d = 0; d < depth; d++)
+        sum += element_in(call, 0, query * depth + d) * element_in(call, 1, (head * depth + d) * keys + key);
+    return sum * call->step.reals[0];
+}
+
+/* One query: scores against every key, weights, the weighted sum of the values. */
+DEVICE_BOTH static inline bool element_attention(const struct device_call *call, uint32_t query) {
+    const int64_t *n = call->step.numbers;
+    float row[DEVICE_KEYS_MAX];
+    row[0] = 0;
+    for (int32_t k = 0; k < (int32_t)n[2]; k++)
+        row[k] = element_score(call, query, k);
+    element_row_softmax(row, (int32_t)n[2], (int32_t)n[4]);
+    return element_attend(call, query, row);
+}
+
+/* One query against the keys that the mask keeps; where it keeps none, all weigh the same. */
+DEVICE_BOTH static inline bool element_masked_attention(const struct device_call *call, uint32_t query) {
+    const int64_t *n = call->step.numbers;
+    int32_t keys = (int32_t)n[2], kept = 0;
+    int64_t image = query / n[0] / n[4];
+    float row[DEVICE_KEYS_MAX], most = -INFINITY;
+    bool finite = true;
+    double sum = 0;
+    for (int32_t k = 0; k < keys; k++) {
+        row[k] = 0;
+        if (element_in(call, 3, image * n[5] + k) == 0)
+            continue;
+        row[k] = element_score(call, query, k) + (call->in_data[4] ? element_in(call, 4, image * n[6] + k) : 0);
+        finite = finite && (half_float_bits(row[k]) & 0x7F800000U) != 0x7F800000U;
+        most = row[k] > most ? row[k] : most;
+        kept++;
+    }
+    for (int32_t k = 0; k < keys; k++) {
+        if (kept == 0)
+            row[k] = 1;
+        else if (element_in(call, 3, image * n[5] + k) != 0)
+            row[k] = expf(row[k] - most);
+        sum += (double)row[k];
+    }
+    for (int32_t k = 0; k < keys; k++)
+        row[k] = (float)((double)row[k] / sum);
+    return element_attend(call, query, row) && finite;
+}
+
+DEVICE_BOTH static inline bool element_is_attention(const struct device_step *step) {
+    return step->kind == DEVICE_ATTENTION || step->kind == DEVICE_MASKED_ATTENTION;
+}
+
 /* ---- any step ------------------------------------------------------------------------------------------------------
  */
 
@@ -363,7 +438,7 @@ DEVICE_BOTH static inline int64_t element_runs(const struct device_call *call) {
     int64_t count = 1;
     for (int axis = 0; axis < out->rank; axis++)
         count *= out->dims[axis];
-    return call->step.kind == DEVICE_ATTENTION ? count / call->step.numbers[3] : count;
+    return element_is_attention(&call->step) ? count / call->step.numbers[3] : count;
 }
 
 DEVICE_BOTH static inline float element_value(const struct device_call *call, uint32_t index) {
@@ -375,12 +450,15 @@ DEVICE_BOTH static inline float element_value(const struct device_call *call, ui
     case DEVICE_CONVERT: return element_convert(call, index);
     case DEVICE_BINARY: return element_binary(call, index);
     case DEVICE_UNARY: return element_unary(call, index);
-    case DEVICE_REDUCE_MEAN: return element_reduce_mean(call, index);
+    case DEVICE_REDUCE: return element_reduce(call, index);
     case DEVICE_VIEW: return element_view(call, index);
     case DEVICE_PRODUCT: return element_product(call, index);
     case DEVICE_DROPOUT: return element_dropout(call, index);
     case DEVICE_REPEAT: return element_repeat(call, index);
+    case DEVICE_SELECT: return element_select(call, index);
+    case DEVICE_TOP: return element_top(call, index);
     case DEVICE_ATTENTION:
+    case DEVICE_MASKED_ATTENTION:
     case DEVICE_KINDS: break;
     }
     return NAN;

@@ -112,7 +112,8 @@ DEVICE_BOTH static inline void kernel_step(const struct kernel_step *k, uint32_t
 }
 
 DEVICE_BOTH static inline void kernel_attend(const struct kernel_step *k, uint32_t index) {
-    if (!element_attention(&k->call, index))
+    bool masked = k->call.step.kind == DEVICE_MASKED_ATTENTION;
+    if (!(masked ? element_masked_attention(&k->call, index) : element_attention(&k->call, index)))
         kernel_least(k->fault, k->number);
 }
 

@@ -120,7 +120,7 @@ static void step_queue(struct network *network, int index) {
         conv_queue(network, &call, index);
         return;
     }
-    struct kernel kernel = {.kind = call.step.kind == DEVICE_ATTENTION ? KERNEL_ATTEND : KERNEL_STEP};
+    struct kernel kernel = {.kind = element_is_attention(&call.step) ? KERNEL_ATTEND : KERNEL_STEP};
     kernel.on.step.call = call;
     kernel.on.step.number = index;
     kernel.on.step.fault = network->fault;

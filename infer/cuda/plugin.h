@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 #define CUDA_PLUGIN_SYMBOL "pulmo_cuda_plugin"
-#define CUDA_PLUGIN_VERSION 2
+#define CUDA_PLUGIN_VERSION 3
 #define CUDA_MARKS_MAX 32768 /* peaks of one volume */
 #define CUDA_CUTS_MAX 32     /* tiles or crops of one batch */
 
