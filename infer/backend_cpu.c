@@ -341,13 +341,13 @@ const float *infer_runner_output(const struct runner *runner, int index) {
     return region_data(runner, &runner->program->outputs[index]);
 }
 
-/* All exponent bits set = infinity or NaN (IEEE 754). */
+/* All exponent bits set = infinity or NaN (IEEE 754): one more there carries into the bit of the sign. */
 bool infer_backend_finite(const void *data, size_t size) {
     const uint32_t *bits = data;
     uint32_t bad = 0;
     for (size_t i = 0; i < size / sizeof *bits; i++)
-        bad |= (uint32_t)((bits[i] & 0x7F800000U) == 0x7F800000U);
-    return bad == 0;
+        bad |= (bits[i] & 0x7FFFFFFFU) + 0x00800000U;
+    return bad < 0x80000000U;
 }
 
 static void relu_in_place(const struct tensor *tensor) {

@@ -140,24 +140,33 @@ static void scores_make(const struct work *work) {
         }
 }
 
+/* All vectors of the block at a time: while one waits for its own last addition, the others have theirs. */
 static void softmax(const struct work *work) {
-    for (int lane = 0; lane < MASKED_BLOCK; lane += LANES) {
-        float *column = work->scores + lane;
-        vec most = load(column), sum = {0};
-        for (int64_t m = 0; m < work->count; m++) {
-            vec score = load(column + m * MASKED_BLOCK);
-            most = choose((bits)(score > most), score, most);
-            sum += score * splat(0); /* NaN and infinity stay in the sum */
-        }
-        for (int64_t m = 0; m < work->count; m++) {
-            vec weight = exp_of(load(column + m * MASKED_BLOCK) - most);
-            store(column + m * MASKED_BLOCK, weight);
-            sum += weight;
-        }
-        vec share = splat(1) / sum;
-        for (int64_t m = 0; m < work->count; m++)
-            store(column + m * MASKED_BLOCK, load(column + m * MASKED_BLOCK) * share);
+    vec most[MASKED_BLOCK / LANES], sum[MASKED_BLOCK / LANES];
+    for (int v = 0; v < MASKED_BLOCK / LANES; v++) {
+        most[v] = load(work->scores + v * LANES);
+        sum[v] = splat(0);
     }
+    for (int64_t m = 0; m < work->count; m++)
+        for (int v = 0; v < MASKED_BLOCK / LANES; v++) {
+            vec score = load(work->scores + m * MASKED_BLOCK + v * LANES);
+            most[v] = choose((bits)(score > most[v]), score, most[v]);
+            sum[v] += score * splat(0); /* NaN and infinity stay in the sum */
+        }
+    for (int64_t m = 0; m < work->count; m++)
+        for (int v = 0; v < MASKED_BLOCK / LANES; v++) {
+            float *at = work->scores + m * MASKED_BLOCK + v * LANES;
+            vec weight = exp_of(load(at) - most[v]);
+            store(at, weight);
+            sum[v] += weight;
+        }
+    for (int v = 0; v < MASKED_BLOCK / LANES; v++)
+        sum[v] = splat(1) / sum[v];
+    for (int64_t m = 0; m < work->count; m++)
+        for (int v = 0; v < MASKED_BLOCK / LANES; v++) {
+            float *at = work->scores + m * MASKED_BLOCK + v * LANES;
+            store(at, load(at) * sum[v]);
+        }
 }
 
 static void values_mix(const struct work *work, float *out, int64_t rows) {
@@ -175,12 +184,21 @@ static void values_mix(const struct work *work, float *out, int64_t rows) {
         }
 }
 
+static void zeros(float *at, int64_t count) {
+    const vec none = {0};
+    int64_t n = 0;
+    for (; n + LANES <= count; n += LANES)
+        memcpy(at + n, &none, sizeof none);
+    memset(at + n, 0, (size_t)(count - n) * sizeof *at);
+}
+
 static void weights_spread(const struct work *work, float *weights, int64_t rows) {
     int64_t keys = work->shape->keys;
-    for (int64_t row = 0; row < rows; row++, weights += keys) {
-        memset(weights, 0, (size_t)keys * sizeof *weights);
-        for (int64_t m = 0; m < work->count; m++)
-            weights[work->index[m]] = work->scores[m * MASKED_BLOCK + row];
+    zeros(weights, rows * keys);
+    for (int64_t m = 0; m < work->count; m++) {
+        float *to = weights + work->index[m];
+        for (int64_t row = 0; row < rows; row++, to += keys)
+            *to = work->scores[m * MASKED_BLOCK + row];
     }
 }
 
