@@ -15,7 +15,7 @@ static double over_percent(const struct infer_plan_figures *plan) {
 
 static void print_table(const struct infer_plan_figures *plans, size_t count) {
     printf("%-20s %9s %9s %6s %9s %9s %6s %5s %5s %5s %5s %8s %8s %8s\n", "stage", "arena MiB", "bound MiB", "over",
-           "apart MiB", "weights", "nodes", "convs", "+relu", "+sum", "topk", "winograd", "kernels", "reorders");
+           "apart MiB", "weights", "nodes", "convs", "+relu", "+sum", "attn", "winograd", "kernels", "reorders");
     for (size_t index = 0; index < count; index++) {
         const struct infer_plan_figures *plan = &plans[index];
         printf("%-20s %9.2f %9.2f %5.1f%% %9.2f %9.2f %6d %5d %5d %5d %5d %8d %8d %8d\n", plan->stage,
