@@ -2,7 +2,7 @@
 
 import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import path from 'node:path';
-import { program } from '../../packaging/appliance.mjs';
+import { program, sleep } from '../../packaging/appliance.mjs';
 
 const preload = path.join(process.env.PULMO_BUILD ?? path.dirname(program), 'tests', 'reliability', 'libmemory_preload.so');
 
@@ -46,6 +46,15 @@ export class Memory {
     writeSync(this.control, Buffer.alloc(4), 0, 4, AT.armed);
     const order = readFileSync(this.file);
     return { seen: Number(order.readBigUInt64LE(AT.seen)), failed: Number(order.readBigUInt64LE(AT.failed)) };
+  }
+
+  /** Until an allocation has failed since it was armed, or `ended` comes first: whether one has. */
+  async met(ended) {
+    let over = false;
+    ended.finally(() => { over = true; }).catch(() => {});
+    const failed = () => readFileSync(this.file).readBigUInt64LE(AT.failed) > 0n;
+    while (!over && !failed()) await sleep(10);
+    return failed();
   }
 
   /** The calls above the allocation that failed last: addresses in their files, for addr2line. */

@@ -19,6 +19,7 @@ import { Memory } from './memory.mjs';
 import { Appliance } from './power.mjs';
 
 const full = process.env.PULMO_MEMORY === 'full';
+const WITHOUT_MS = 400; // so long a process of jobs is left without any memory: it tries again meanwhile
 const OUT_OF_RESOURCES = 0xa700;
 const { seed, random } = generator();
 
@@ -221,7 +222,7 @@ async function jobs(context, slices, { only, share }) {
       memory.arm(skip, times);
       const failedBefore = (process.log.match(/ job failed /g) ?? []).length;
       const sent = one();
-      if (!times) await Promise.race([sent, sleep(1500)]);
+      if (!times && await memory.met(sent)) await Promise.race([sent, sleep(WITHOUT_MS)]);
       else await sent;
       memory.disarm();
       await sent;
