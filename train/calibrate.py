@@ -61,11 +61,10 @@ def stage_1_cut(copies):
 
 def labelled(pipeline, text, volume, name):
     """The marks of a copy that are handed on above LOOSE, with their truth: what every fit is made of."""
-    marks = pipeline.marks(volume, name, LOOSE[0], LOOSE[1])
-    scan = as_scan(text, marks)
-    label_of = [label(m, scan) for m in marks]
-    return {"host": text["host"], "nodules": len(scan["nodules"]),
-            "logit1": np.array([m["logit1"] for m in marks]), "logit2": np.array([m["logit2"] for m in marks]),
+    rows, logit2, *_ = pipeline.looked(volume, name, *LOOSE, text["host"])
+    scan = as_scan(text, [])
+    label_of = [label({"at": row[:3]}, scan) for row in rows]
+    return {"host": text["host"], "nodules": len(scan["nodules"]), "logit1": rows[:, 4], "logit2": logit2,
             "label": np.array([-1 if v is None else v for v in label_of])}
 
 
@@ -105,7 +104,7 @@ def main():
     parser.add_argument("--runs", default=str(splits.HERE / "runs"))
     parser.add_argument("--models", default=str(splits.HERE / "../models"))
     args = parser.parse_args()
-    pipeline, split = Pipeline(args.models, args.cache), splits.load()
+    pipeline, split = Pipeline(args.models, args.cache, None, Path(args.runs) / "heads"), splits.load()
     plain = crops.Plain(args.cache, splits.UNSEEN)
     copies = [labelled(pipeline, text, np.array(volume), name)
               for volume, text, name in zip(plain.volumes, plain.texts, plain.names)]

@@ -12,6 +12,7 @@ from torch import nn
 from detector import Block, Down
 
 SIDE, TOKENS = 40, 5
+KEEP = 24              # keys that a query attends to
 
 
 class TopKAttention(nn.Module):
@@ -41,6 +42,41 @@ class TopKAttention(nn.Module):
         return self.out(mixed), weights.mean(1).mean(1)        # what each token receives
 
 
+class GatedAttention(TopKAttention):
+    """A gate chooses the keys before any score is computed: its K best, less those that lie more than SPAN below the
+    best one (a key weighs exp(score + gate), so that these would add next to nothing). All queries see the same
+    keys, which makes every product after the gate as much smaller as there are fewer of them."""
+
+    SPAN = 6.0
+
+    def __init__(self, width, heads, keep):
+        super().__init__(width, heads, keep)
+        self.gate = nn.Linear(width, 1, bias=False)    # one number for all keys would change nothing
+        nn.init.zeros_(self.gate.weight)
+
+    def forward(self, tokens):
+        q, k, v = self.split(self.query(tokens)), self.split(self.key(tokens)), \
+            self.split(self.value(tokens))
+        gate = self.gate(tokens).reshape(-1, 1, 1, TOKENS**3)
+        if self.training:
+            return self.out(self.gathered(q, k, v, gate[:, 0, 0])), None
+        best, _ = torch.topk(gate, self.keep, dim=-1, largest=True, sorted=True)
+        least, near = best.amin(-1, keepdim=True), gate.amax(-1, keepdim=True) - self.SPAN
+        kept = gate >= torch.where(least >= near, least, near)
+        scores = torch.matmul(q, k.transpose(2, 3)) * self.scale + gate
+        weights = torch.softmax(torch.where(kept, scores, torch.tensor(-1e9)), -1)
+        mixed = torch.matmul(weights, v).transpose(1, 2).reshape(-1, TOKENS**3, self.heads * self.depth)
+        return self.out(mixed), weights.mean(1).mean(1)
+
+    def gathered(self, q, k, v, gate):
+        """The same from the chosen keys alone: what training can afford, of operators that the graph does without."""
+        best, index = torch.topk(gate, self.keep, dim=-1)
+        bias = torch.where(best >= best[:, :1] - self.SPAN, best, torch.tensor(-1e9))[:, None, None]
+        index = index[:, None, :, None].expand(-1, self.heads, -1, self.depth)
+        weights = torch.softmax(torch.matmul(q, k.gather(2, index).transpose(2, 3)) * self.scale + bias, -1)
+        return torch.matmul(weights, v.gather(2, index)).transpose(1, 2).reshape(-1, TOKENS**3, self.heads * self.depth)
+
+
 class Norm(nn.Module):
     """Layer normalisation from its parts: opset 13 has no operator for it."""
 
@@ -58,7 +94,7 @@ class Norm(nn.Module):
 class Candidate(nn.Module):
     """crop [N,1,40,40,40] -> logit [N,1], texture [N,3], log_diameter [N,1], attention [N,1,5,5,5]."""
 
-    def __init__(self, widths=(16, 32, 64), heads=4, keep=24, dropout=0.2):
+    def __init__(self, widths=(16, 32, 64), heads=4, keep=KEEP, dropout=0.2, gated=False):
         super().__init__()
         a, b, c = widths
         self.trunk = nn.Sequential(Down(1, a), Block(a), Down(a, b), Block(b), Block(b),
@@ -66,7 +102,7 @@ class Candidate(nn.Module):
         self.width = c
         self.position = nn.Parameter(torch.randn(1, TOKENS**3, c) * 0.02)
         self.before = Norm(c)
-        self.attention = TopKAttention(c, heads, keep)
+        self.attention = (GatedAttention if gated else TopKAttention)(c, heads, keep)
         self.drop_attention = nn.Dropout(dropout)
         self.after = Norm(c)
         self.squeeze = nn.Linear(c, 8)                         # keeps position: 125 tokens x 8
@@ -79,11 +115,15 @@ class Candidate(nn.Module):
         nn.init.constant_(self.log_diameter.bias, 2.0)
 
     def forward(self, crop):
-        x = self.trunk(crop)                                   # [N, c, 5, 5, 5]
-        tokens = x.reshape(-1, self.width, TOKENS**3).transpose(1, 2) + self.position
+        return self.judge(self.trunk(crop))
+
+    def judge(self, x):
+        """What follows the trunk. x [N, width, 5, 5, 5]."""
+        tokens = x.reshape(-1, self.width, TOKENS**3).transpose(1, 2).contiguous() + self.position
         mixed, received = self.attention(self.before(tokens))
         tokens = tokens + self.drop_attention(mixed)
         flat = torch.relu(self.squeeze(self.after(tokens))).flatten(1)
         hidden = self.drop_last(torch.relu(self.hidden(self.drop_head(flat))))
-        return self.logit(hidden), self.texture(hidden), self.log_diameter(hidden), \
-            received.reshape(-1, 1, TOKENS, TOKENS, TOKENS)
+        if received is not None:
+            received = received.reshape(-1, 1, TOKENS, TOKENS, TOKENS)
+        return self.logit(hidden), self.texture(hidden), self.log_diameter(hidden), received

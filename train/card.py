@@ -70,7 +70,8 @@ def main():
         "FALSE": point["false_positives_a_scan"], "SHAMS": point["shams_marked"],
         "CALIBRATION": ", ".join(f"{k} = {v}" for k, v in model["calibration"].items()),
         "SCORE_MIN": model["detector"]["score_min"],
-        "STAGE1": trained(record["detector"]), "STAGE2": trained(record["candidate"]),
+        "STAGE1": trained(record["detector"]), "STAGE2": trained(record["candidate"]), "HEAD": trained(record["head"]),
+        "HEADS": len(e["heads"]),
         "FLIPS": model["candidate"]["flips"],
     }
     text = (HERE / "card.md").read_text()

@@ -1,6 +1,8 @@
 """Stage 2 cross-validated over the hosts that stage 1 never saw (split.json, folds).
 
-    python3 train/cross_validate.py NAME=PATTERN ...     e.g. more=candidate-{}.pt, as train_candidate.py --fold leaves them
+    python3 train/cross_validate.py NAME=PATTERN ...     e.g. head=head{}.pt, more=candidate{}.pt
+
+{} is "-HOST" (train_head.py --without HOST) or "-FOLD" (train_candidate.py --fold FOLD), and nothing for a host that is never seen.
 
 Every copy of the validation and test hosts is judged by a network of stage 2 that never saw its host, and by a sum of
 both logits fitted on the other hosts (leave one host out). The first row is the shipped stage 2 with the same fit. Implants
@@ -25,14 +27,17 @@ from candidate import Candidate
 from scan import Pipeline
 
 
-def fold_of(host, split):
-    """The fold whose network never saw the host."""
-    return next(name for name in ("a", "b") if host in split["folds"][name])
+def checkpoint_of(runs, pattern, host, split):
+    """The network that never saw the host: its own, or its fold's."""
+    fold = next(name for name in ("a", "b") if host in split["folds"][name])
+    names = ["" if host in splits.never_fitted(split) else f"-{host}", f"-{fold}"]
+    return next(path for path in (Path(runs) / pattern.format(name) for name in names) if path.exists())
 
 
-def checkpoint(path):
-    net = Candidate()
-    net.load_state_dict(torch.load(path)["average"])
+def network(path):
+    state = torch.load(path)["average"]
+    net = Candidate(gated="attention.gate.weight" in state)
+    net.load_state_dict(state)
     return net.eval()
 
 
@@ -109,8 +114,8 @@ def main():
     sets = {"shipped": looks(pipeline, copies, [shipped(pipeline)] * len(copies.names),
                              kept / f"all-{pipeline.text['candidate']['sha256'][:12]}.npz")}
     for name, pattern in (n.split("=") for n in args.networks):
-        nets = {fold: checkpoint(Path(args.runs) / pattern.format(fold)) for fold in ("a", "b")}
-        sets[name] = looks(pipeline, copies, [nets[fold_of(t["host"], split)] for t in copies.texts], None)
+        nets = {host: network(checkpoint_of(args.runs, pattern, host, split)) for host in {t["host"] for t in copies.texts}}
+        sets[name] = looks(pipeline, copies, [nets[t["host"]] for t in copies.texts], None)
     print("| stage 2 | CPM | 95 % | gain | 0.125 | 0.25 | 0.5 | 1 | 2 | 4 | 8 | solid ≥ 6 mm, 1 FP | subsolid | Brier | ECE (n) |")
     print("|" + "---|" * 15)
     base = None

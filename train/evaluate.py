@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import crops
+import export
 import frame
 import froc
 import generate
@@ -58,13 +59,13 @@ def by_kind(texts, scans, rate=4):
 
 
 def shams_marked(texts, scans, thresholds):
-    """Shams with a mark above the copy's threshold within 5 mm, of all shams."""
+    """Shams with a mark above the copy's threshold within them (at least 5 mm of the middle), of all shams."""
     marked = total = 0
     for text, scan, threshold in zip(texts, scans, thresholds):
         for f in text["findings"]:
             if f["kind"] == "sham":
                 total += 1
-                marked += any(m[3] > threshold and np.linalg.norm(np.subtract(m[:3], f["at"])) < 5
+                marked += any(m[3] > threshold and np.linalg.norm(np.subtract(m[:3], f["at"])) < max(f["mm"] / 2, 5)
                               for m in scan["marks"])
     return f"{marked}/{total}"
 
@@ -121,9 +122,10 @@ def main():
     parser.add_argument("--models", default=str(splits.HERE / "../models"))
     parser.add_argument("--parts", nargs="*", default=splits.UNSEEN)
     parser.add_argument("--fitted", default=str(splits.HERE / "runs/calibration.json"))
+    parser.add_argument("--heads", default=str(splits.HERE / "runs/heads"))
     parser.add_argument("--json", default=str(splits.HERE / "runs/evaluation.json"))
     args = parser.parse_args()
-    pipeline = Pipeline(args.models, args.cache, args.fitted)
+    pipeline = Pipeline(args.models, args.cache, args.fitted, args.heads)
     copies, marks = crops.Plain(args.cache, args.parts), []
     texts = copies.texts
     for volume, text, name in zip(copies.volumes, texts, copies.names):
@@ -145,6 +147,7 @@ def main():
               "found_by_kind": {str(rate): by_kind(texts, scans, rate) for rate in (1, 4, 8)},
               "texture_confusion": texture_confusion(texts, marks),
               "models": {k: pipeline.text[k]["sha256"] for k in ("detector", "candidate")},
+              "heads": {p.stem: export.sha256(p) for p in sorted(Path(args.heads).glob("*.onnx"))},
               "errors": errors(texts, marks),
               "marks_a_scan": round(float(np.mean([len(m) for m in marks])), 1),
               "texture_right": texture_right(texts, marks),

@@ -62,8 +62,8 @@ def make_masks(data, cache, folder, part="test", nodules=12, shams=6):
 class Case:
     """A reported nodule: its copy, its mask, the mark on it."""
 
-    def __init__(self, volume, mask, scan, finding, mark):
-        self.volume, self.mask, self.scan = volume, mask, scan
+    def __init__(self, volume, mask, host, scan, finding, mark):
+        self.volume, self.mask, self.host, self.scan = volume, mask, host, scan
         self.mm, self.at, self.mark = finding["mm"], np.array(finding["at"]), np.array(mark["at"])
 
     def hit(self, heat, centre, reach_mm):
@@ -93,7 +93,7 @@ def cases_of(pipeline, cache, folder, part="test"):
             hit = next((m for m in marks if f["kind"] == "nodule" and
                         froc.within(m["at"], f["at"] + [f["mm"]])), None)
             if hit:
-                out.append(Case(volume, mask, number, f, hit))
+                out.append(Case(volume, mask, host, number, f, hit))
     return out
 
 
@@ -106,7 +106,7 @@ def pointing(cases, makers, centres):
     weights = list(trust.resamples(scan))
     out = {}
     for name, make in makers.items():
-        heats = [make(c.volume, centre) for c, centre in zip(cases, centres)]
+        heats = [make(c, centre) for c, centre in zip(cases, centres)]
         strict = np.array([c.hit(h, centre, 0.01) for c, h, centre in zip(cases, heats, centres)])
         near = np.array([c.hit(h, centre, maps.STRIDE) for c, h, centre in zip(cases, heats, centres)])
         out[name] = {"cases": len(cases), "hits": int(strict.sum()), "within_4_mm": int(near.sum()),
@@ -143,8 +143,8 @@ class Scorer:
         cell = np.rint((case.mark - low - 1.5) / 4).astype(int)
         around = tuple(slice(max(c - 1, 0), c + 2) for c in cell)
         logit1 = heat[(slice(None),) + around].flatten(1).amax(1).numpy().astype(float)
-        logit2 = onnx_run.run(self.pipeline.candidate, {"crop": torch.from_numpy(crops_changed[:, None])})
-        return self.pipeline.score(logit1, logit2["logit"][:, 0].numpy().astype(float))
+        logit2 = onnx_run.run(self.pipeline.candidate_of(case.host), {"crop": torch.from_numpy(crops_changed[:, None])})
+        return self.pipeline.score(logit1, logit2["logit"][:, 0].numpy().astype(float), case.host)
 
 
 def curves(score, case, heat):
@@ -164,12 +164,12 @@ def faithfulness(cases, makers, score):
     weights = [w for w in trust.resamples(scan) if w.sum()]
     areas = {}
     for name, make in makers.items():
-        areas[name] = np.array([curves(score, c, make(c.volume, c.mark)) for c in cases])
+        areas[name] = np.array([curves(score, c, make(c, c.mark)) for c in cases])
         print(name, areas[name].mean(0).round(3).tolist(), flush=True)
     out = {"cases": len(cases), "maps": {n: {"deletion": round(float(a[:, 0].mean()), 4),
                                              "insertion": round(float(a[:, 1].mean()), 4)}
                                          for n, a in areas.items()}, "against": {}}
-    for name in ("attention", "HiResCAM", "HiResCAM at stride 4"):
+    for name in OWN:
         for control in maps.CONTROLS:
             gap = areas[name] - areas[control]      # lower is better for deletion, higher for insertion
             out["against"][f"{name} less {control}"] = {
@@ -189,15 +189,24 @@ def shuffled(tensor):
     return tensor.flatten()[torch.randperm(tensor.numel(), generator=generator)].reshape(tensor.shape)
 
 
+OWN = ("attention", "HiResCAM", "HiResCAM at stride 4")
+
+
+def maps_of(pipeline, cases, weights=None):
+    """name -> function of a case and a place: the maps of the networks that may judge the case's host."""
+    made = {host: maps.Maps(pipeline.detector, pipeline.candidate_of(host), pipeline.text["detector"]["cam_layer"], weights)
+            for host in {c.host for c in cases}}
+    return {name: lambda case, at, method=method: getattr(made[case.host], method)(case.volume, at)
+            for name, method in zip((*OWN, "HiResCAM at stride 4, candidate's cell"),
+                                    ("attention", "hirescam", "hirescam_join", "hirescam_join_near"))}
+
+
 def randomisation(cases, trained, pipeline):
     """Rank correlation of each map with itself under shuffled weights."""
-    other = maps.Maps(pipeline.detector, pipeline.candidate, trained.layer, shuffled)
+    other = maps_of(pipeline, cases, shuffled)
     out = {}
-    for name, a, b in (("attention", trained.attention, other.attention),
-                       ("HiResCAM", trained.hirescam, other.hirescam),
-                       ("HiResCAM at stride 4", trained.hirescam_join, other.hirescam_join)):
-        got = np.array([stats.spearmanr(a(c.volume, c.mark).ravel(), b(c.volume, c.mark).ravel())[0]
-                        for c in cases])
+    for name, a, b in zip(OWN, trained.values(), other.values()):
+        got = np.array([stats.spearmanr(a(c, c.mark).ravel(), b(c, c.mark).ravel())[0] for c in cases])
         got = np.nan_to_num(got)                   # a map that is cold everywhere correlates with nothing
         out[name] = {"cases": len(cases), "mean_rank_correlation": round(float(got.mean()), 4),
                      "interval": trust.interval([np.average(got, weights=w) for w in
@@ -220,14 +229,13 @@ def main():
     torch.set_num_threads(args.threads)
     folder = Path(args.runs) / ("masks" if args.part == "test" else f"masks-{args.part}")
     make_masks(args.data, args.cache, folder, args.part)
-    pipeline = Pipeline(args.models, args.cache, args.fitted)
+    pipeline = Pipeline(args.models, args.cache, args.fitted, Path(args.runs) / "heads")
     cases = cases_of(pipeline, args.cache, folder, args.part)
     few = [cases[i] for i in np.random.default_rng(2).permutation(len(cases))[:args.faithful]]
     cases = cases[:args.cases]
-    trained = maps.Maps(pipeline.detector, pipeline.candidate, pipeline.text["detector"]["cam_layer"])
-    makers = {"attention": trained.attention, "HiResCAM": trained.hirescam,
-              "HiResCAM at stride 4": trained.hirescam_join,
-              "HiResCAM at stride 4, candidate's cell": trained.hirescam_join_near, **maps.CONTROLS}
+    trained = maps_of(pipeline, cases)
+    controls = {name: lambda case, at, make=make: make(case.volume, at) for name, make in maps.CONTROLS.items()}
+    makers = {**trained, **controls}
     result = {"operating_point": pipeline.text["operating_point"], "offset_mm": OFFSET_MM,
               "detector_sha256": pipeline.text["detector"]["sha256"],
               "candidate_sha256": pipeline.text["candidate"]["sha256"],

@@ -2,7 +2,9 @@
 
     python3 train/export.py [--out ../models]
 
-The exported graphs are run by onnx_run.py and must agree with PyTorch before anything is written.
+Stage 2 comes from runs/head.pt (train_head.py) where there is one, else from runs/candidate.pt (train_candidate.py); the
+heads that judge one host each (runs/head-HOST.pt) go to runs/heads/HOST.onnx. A graph whose checkpoint is not at hand stays as
+it is. The exported graphs are run by onnx_run.py and must agree with PyTorch before anything is written.
 """
 import argparse
 import hashlib
@@ -21,17 +23,14 @@ import split as splits
 from candidate import SIDE, Candidate
 from detector import Detector
 
-VERSION = "0.3.0"
+VERSION = "0.4.0"
 DROPOUT = 0.2
 FLIPS = 4      # mirror images of a crop that stage 2 sees: 1, 2, 4 or 8 (cross_validate.py, inference_study.py)
 
 
 def average_of(path, net):
-    """Loads the moving average of a checkpoint; an untrained net where there is none yet."""
-    if path.exists():
-        net.load_state_dict(torch.load(path)["average"])
-    else:
-        print(f"warning: {path.name} is missing, exporting untrained weights")
+    """Loads the moving average of a checkpoint."""
+    net.load_state_dict(torch.load(path)["average"])
     return net.eval()
 
 
@@ -127,37 +126,47 @@ def write_model(path, model):
     os.replace(str(path) + ".part", path)
 
 
-def export_graphs(runs, out):
-    detector = fold_norms(average_of(runs / "detector.pt", Detector()))
-    candidate = fold_norms(average_of(runs / "candidate.pt", Candidate(dropout=DROPOUT)))
-    scratch = runs / "export.onnx"
-    to_onnx(detector, torch.rand(1, 1, 32, 32, 32), scratch, ["image"],
-            ["heatmap", "offset", "log_diameter"])
+def export_detector(checkpoint, scratch, out):
+    net = fold_norms(average_of(checkpoint, Detector()))
+    to_onnx(net, torch.rand(1, 1, 32, 32, 32), scratch, ["image"], ["heatmap", "offset", "log_diameter"])
     model = onnx.load(str(scratch))
     model = tidy(model, cam_tensor(model))
-    compare(model, detector, torch.rand(2, 1, 40, 32, 48), "detector")
-    write_model(out / "detector.onnx", model)
-    to_onnx(candidate, torch.rand(2, 1, SIDE, SIDE, SIDE), scratch, ["crop"],
+    compare(model, net, torch.rand(2, 1, 40, 32, 48), "detector")
+    write_model(out, model)
+
+
+def export_candidate(checkpoint, scratch, out):
+    gated = "attention.gate.weight" in torch.load(checkpoint)["average"]
+    net = fold_norms(average_of(checkpoint, Candidate(dropout=DROPOUT, gated=gated)))
+    to_onnx(net, torch.rand(2, 1, SIDE, SIDE, SIDE), scratch, ["crop"],
             ["logit", "texture", "log_diameter", "attention"])
     model = tidy(onnx.load(str(scratch)))
-    compare(model, candidate, torch.rand(3, 1, SIDE, SIDE, SIDE), "candidate")
-    write_model(out / "candidate.onnx", model)
-    print(json.dumps({k: np.sum([np.prod(p.shape) for p in n.parameters()]).item()
-                      for k, n in (("detector", detector), ("candidate", candidate))}))
+    compare(model, net, torch.rand(3, 1, SIDE, SIDE, SIDE), out.name)
+    write_model(out, model)
+
+
+def export_graphs(runs, out):
+    """What has a checkpoint."""
+    scratch, heads = runs / "export.onnx", runs / "heads"
+    if (runs / "detector.pt").exists():
+        export_detector(runs / "detector.pt", scratch, out / "detector.onnx")
+    stage_2 = next((path for path in (runs / "head.pt", runs / "candidate.pt") if path.exists()), None)
+    if stage_2:
+        export_candidate(stage_2, scratch, out / "candidate.onnx")
+    for path in sorted(runs.glob("head-*.pt")):
+        heads.mkdir(exist_ok=True)
+        export_candidate(path, scratch, heads / f"{path.stem[5:]}.onnx")
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", default=str(splits.HERE / "runs"))
     parser.add_argument("--out", default=str(splits.HERE / "../models"))
-    parser.add_argument("--keep-graphs", action="store_true",
-                        help="only model.json is written: for a new calibration where the checkpoints are not at hand")
     args = parser.parse_args()
     runs, out = Path(args.runs), Path(args.out)
     torch.set_num_threads(2)
     torch.manual_seed(0)
-    if not args.keep_graphs:
-        export_graphs(runs, out)
+    export_graphs(runs, out)
     cam_layer = fine_cam_tensor(onnx.load(str(out / "detector.onnx")))
     fitted = {"calibration": {"a": 1.0, "b": 0.0, "c": 0.0}, "operating_point": 0.5,
               "score_min": 0.02, "candidates_max": 60}

@@ -16,7 +16,7 @@ import calibrate
 import split as splits
 
 HERE = splits.HERE
-SEEDS = {"copies": "numpy default_rng([part, plain, number])", "detector": 1, "candidate": 2}
+SEEDS = {"copies": "numpy default_rng([part, plain, number])", "detector": 1, "candidate": 2, "features": 4, "head": 5}
 
 
 def digest(path):
@@ -55,6 +55,27 @@ def stage(path, batch, before):
     return {"crops": saved["step"] * batch, "hours": round(saved["used"] / 3600, 2), "checkpoint_sha256": digest(path)}
 
 
+def head(runs, before, now):
+    """What follows stage 2's trunk: crops, hours, and the graph that it started from and whose trunk it keeps."""
+    path = runs / "head.pt"
+    if not path.exists():
+        if "head" in before and before["models"]["candidate.onnx"] != digest(HERE / "../models/candidate.onnx"):
+            raise SystemExit("head.pt is missing, and candidate.onnx is not the graph that was recorded")
+        return before.get("head")
+    saved = torch.load(path, map_location="cpu")
+    return {"crops": saved["crops"], "hours": round(saved["used"] / 3600, 2), "checkpoint_sha256": digest(path),
+            "started_from": saved["start"], **now}
+
+
+def trunk(runs, before, made):
+    """The training of stage 2 as a whole, whose trunk a head keeps."""
+    if made and not (runs / "candidate.pt").exists():
+        if made["started_from"] not in (before["models"]["candidate.onnx"], before.get("head", {}).get("started_from")):
+            raise SystemExit("head.pt started from another graph than the one that was recorded")
+        return before["candidate"]
+    return stage(runs / "candidate.pt", 32, before)
+
+
 def scripts():
     """The training code as it lies here: the commit alone does not say what was changed since."""
     return digest_of_many([p for p in HERE.glob("*.py")])
@@ -79,11 +100,12 @@ def main():
     made_here = all((runs / f"{name}.pt").exists() for name in ("detector", "candidate"))
     copies = {**(before.get("copies", {}) if not made_here else {}), **copies}
     now = {"commit": commit(), "scripts": scripts()}
-    made = now if made_here else {name: before[name] for name in now}
+    made, last = now if made_here else {name: before[name] for name in now}, head(runs, before, now)
     out = {"models": {p.name: digest(p) for p in sorted(models.glob("*.onnx"))},
            **made, "measured": now, "split": digest(HERE / "split.json"),
            "own_lesions": digest(HERE / "own_lesions.json"), "seeds": SEEDS,
-           "detector": stage(runs / "detector.pt", 8, before), "candidate": stage(runs / "candidate.pt", 32, before),
+           "detector": stage(runs / "detector.pt", 8, before), "candidate": trunk(runs, before, last),
+           **({"head": last} if last else {}),
            "copies": copies, "prevalence": calibrate.PREVALENCE, "data": data_digests(args.data),
            "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}}
     (models / "provenance.json").write_text(json.dumps(out, indent=1) + "\n")

@@ -52,7 +52,7 @@ class Report:
         rows = [["model", f"{self.model['name']} {self.model['version']}"],
                 ["detector.onnx", f"`{self.model['detector']['sha256'][:16]}…`"],
                 ["candidate.onnx", f"`{self.model['candidate']['sha256'][:16]}…`"],
-                ["copies", f"{f['scans']} of {len(self.e['by_host'])} hosts, none of them trained on; calibration and thresholds "
+                ["copies", f"{f['scans']} of {len(self.e['by_host'])} hosts; head, calibration and thresholds "
                            "of each host from the others"],
                 ["nodules", f"{f['nodules']} of patients never trained on"],
                 ["marks a scan", self.e["marks_a_scan"]],

@@ -19,26 +19,32 @@ LOOSE = (0.02, 60)        # score_min and candidates_max of what is kept for cal
 class Pipeline:
     """models/model.json and its two graphs."""
 
-    def __init__(self, models, cache=None, fitted=None):
-        """fitted: calibration.json, whose fits without a host judge that host (calibrate.py)."""
+    def __init__(self, models, cache=None, fitted=None, heads=None):
+        """fitted: calibration.json, whose fits without a host judge that host (calibrate.py). heads: a folder with the
+        stage 2 that never saw it, for each host that the shipped one has seen (train_head.py --without)."""
         self.cache = cache
         self.left_out = json.loads(Path(fitted).read_text())["left_out"] if fitted else {}
         self.text = json.loads((Path(models) / "model.json").read_text())
         self.detector = onnx.load(str(Path(models) / self.text["detector"]["file"]))
         self.flips = self.text["candidate"].get("flips", 1)
         self.candidate = onnx.load(str(Path(models) / self.text["candidate"]["file"]))
+        self.heads = {path.stem: onnx.load(str(path)) for path in sorted(Path(heads).glob("*.onnx"))} if heads else {}
 
     def detect(self, image):
         got = onnx_run.run(self.detector, {"image": image})
         return got["heatmap"], got["offset"], got["log_diameter"]
 
-    def classify(self, image, rows):
+    def candidate_of(self, host=None):
+        """Stage 2 that may judge `host`: the one that ships where it has not seen it."""
+        return self.heads.get(host, self.candidate)
+
+    def classify(self, image, rows, host=None):
         """logit, texture (0 solid, 1 part-solid, 2 ground-glass) and diameter of each row: the mean over the
         mirror images of its crop."""
         if not len(rows):
             return np.zeros(0), np.zeros(0, int), np.zeros(0)
         crops40 = torch.from_numpy(decode.crops40(image, rows))
-        views = [onnx_run.run(self.candidate, {"crop": decode.mirrored(crops40, n)}) for n in range(self.flips)]
+        views = [onnx_run.run(self.candidate_of(host), {"crop": decode.mirrored(crops40, n)}) for n in range(self.flips)]
 
         def mean(of):
             return torch.stack([of(view).double() for view in views]).mean(0).numpy()
@@ -74,14 +80,17 @@ class Pipeline:
             np.save(kept, rows)
         return rows
 
-    def marks(self, volume, name=None, score_min=None, limit=None, host=None):
-        """volume uint8 at 1 mm, masked. A list of dicts, best first; with a host, judged without that host's copies."""
-        score_min = score_min or self.thresholds(host)["score_min"]
-        limit = limit or self.text["detector"]["candidates_max"]
+    def looked(self, volume, name, score_min, limit, host=None):
+        """(rows of stage 1, logit, texture, diameter of stage 2) of what stage 1 hands on at score_min."""
         rows = self.rows(volume, name)
         # suppression goes from the best down, so a stricter cut is a prefix of a looser one
         rows = rows[rows[:, 4] >= np.log(score_min / (1 - score_min))][:limit]
-        logit2, texture, diameter = self.classify(volume.astype(np.float32) / 255, rows)
+        return rows, *self.classify(volume.astype(np.float32) / 255, rows, host)
+
+    def marks(self, volume, name=None, score_min=None, limit=None, host=None):
+        """volume uint8 at 1 mm, masked. A list of dicts, best first; with a host, judged without that host's copies."""
+        rows, logit2, texture, diameter = self.looked(volume, name, score_min or self.thresholds(host)["score_min"],
+                                                      limit or self.text["detector"]["candidates_max"], host)
         score = self.score(rows[:, 4], logit2, host)
         order = np.argsort(-score, kind="stable")
         return [{"at": rows[i, :3].tolist(), "mm1": rows[i, 3], "logit1": rows[i, 4],

@@ -6,6 +6,7 @@ named in never_train is refused even when someone edits the parts above it.
 import csv
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -75,3 +76,14 @@ def lesions(data, host_name):
         return [((float(r["z_lps_mm"]), float(r["y_lps_mm"]), float(r["x_lps_mm"])),
                  float(r["diameter_mm"]), r["included"] == "1")
                 for r in csv.DictReader(f) if r["name"] == host_name]
+
+
+def main():
+    """Names of a part's hosts, for the Makefile: python3 train/split.py more"""
+    split, part = load(), sys.argv[1]
+    never = never_fitted(split)
+    print("\n".join(h for h in (more_hosts(split) if part == MORE else split["hosts"][part]) if h not in never))
+
+
+if __name__ == "__main__":
+    main()

@@ -46,7 +46,10 @@ class Pool:
                    for f in self.copies.texts[index]["findings"] if f["kind"] != "sham")
 
     def negative(self, kind, rng):
-        """(copy, centre) of a hard place, a place beside a nodule, or a random one in the lung."""
+        """(copy, centre) of a sham, a hard place, a place beside a nodule, or a random one in the lung."""
+        if kind == "sham":
+            index, at, mm, _ = self.groups[kind][rng.integers(len(self.groups[kind]))]
+            return index, (self.densest(index, at, mm, rng) if mm > 6 else at) + rng.normal(0, 0.8, 3)
         if kind == "beside":               # a mark beside a nodule is a false positive
             index, at, mm, _ = self.groups["nodule"][rng.integers(len(self.groups["nodule"]))]
             step = rng.normal(0, 1, 3)
@@ -59,18 +62,21 @@ class Pool:
             return index, at + rng.normal(0, 0.8, 3)
         return index, crops.random_lung_point(self.copies.volumes[index], rng)
 
+    def densest(self, index, at, mm, rng):
+        """Of some places within a sham the one that stage 1 would mark: not its middle, but what in it is dense."""
+        steps = rng.normal(0, 1, (8, 3))
+        steps *= mm / 2 * rng.random((8, 1)) ** (1 / 3) / np.linalg.norm(steps, axis=1, keepdims=True)
+        return max(at + steps, key=lambda p: crops.cut(self.copies.volumes[index], np.round(p - 1).astype(int).tolist(), 3).mean())
+
     def draw(self, rng):
         """(copy, centre, is nodule, texture class, ln diameter)."""
         kind = rng.choice(["nodule", "hard", "sham", "lung", "beside"],
-                          p=[0.44, 0.39, 0.07, 0.04, 0.06])
+                          p=[0.44, 0.38, 0.09, 0.03, 0.06])
         if kind == "nodule":
             index, at, mm, texture = self.groups[kind][rng.integers(len(self.groups[kind]))]
             # stage 1 misses the centre by about a millimetre, more where the nodule is large
             at = at + rng.normal(0, 1.0 + 0.03 * mm, 3)
             return index, at, 1, texture_class(texture), np.log(mm)
-        if kind == "sham":
-            index, at, _, _ = self.groups[kind][rng.integers(len(self.groups[kind]))]
-            return index, at + rng.normal(0, 0.8, 3), 0, -1, 0.0
         while True:
             index, at = self.negative(kind, rng)
             if self.clear(index, at):

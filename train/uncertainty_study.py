@@ -55,7 +55,8 @@ class Marks:
 
     def __init__(self, pipeline, cache):
         self.copies = crops.Plain(cache, splits.UNSEEN)
-        self.passes, self.model, self.seen = Passes(pipeline.candidate), pipeline.text, pipeline.flips
+        self.model, self.seen = pipeline.text, pipeline.flips
+        self.passes = {host: Passes(pipeline.candidate_of(host)) for host in {t["host"] for t in self.copies.texts}}
         self.marks, self.scan, self.label, self.carried, self.flips = [], [], [], [], []
         self.host, self.fit, self.nodules = [], [], 0
         for number, (volume, text, name) in enumerate(zip(self.copies.volumes, self.copies.texts, self.copies.names)):
@@ -68,28 +69,28 @@ class Marks:
             self.host += [host] * len(marks)
             self.fit += [[*(fit["calibration"][k] for k in "abc"), fit["operating_point"]]] * len(marks)
             self.marks += marks
-            self.trunks(volume, marks)
+            self.trunks(volume, marks, self.passes[host])
             print(host, len(marks), "marks", flush=True)
         self.label, self.scan, self.host = np.array(self.label), np.array(self.scan), np.array(self.host)
         self.a, self.b, self.c, self.point = np.array(self.fit).T
         self.logit1 = np.array([m["logit1"] for m in self.marks])
-        self.carried = [{k: torch.cat([c[n][k] for c in self.carried]) for k in self.carried[0][n]}
-                        for n in range(self.seen)]
         self.flips = np.concatenate(self.flips)
 
-    def trunks(self, volume, marks):
+    def trunks(self, volume, marks, passes):
+        """What the passes need of a copy's marks, and the logits of all mirror images without dropout."""
         if not marks:
             return
         rows = np.array([m["at"] for m in marks])
         crop = torch.from_numpy(decode.crops40(volume.astype(np.float32) / 255, rows))
         with torch.no_grad():
-            views = [self.passes.trunk(decode.mirrored(crop, n)) for n in range(len(decode.FLIPS))]
-            self.carried.append(views[:self.seen])
-            self.flips.append(torch.cat([self.passes.tail(view)["logit"] for view in views], 1).numpy())
+            views = [passes.trunk(decode.mirrored(crop, n)) for n in range(len(decode.FLIPS))]
+            self.carried.append((passes, views[:self.seen]))
+            self.flips.append(torch.cat([passes.tail(view)["logit"] for view in views], 1).numpy())
 
     def logits(self, rates, count, seed=1):
-        return self.passes.logits(self.carried, rates, self.model["candidate"]["dropout"], count,
-                                  seed).numpy().astype(float)
+        ratio = self.model["candidate"]["dropout"]
+        return torch.cat([passes.logits(views, rates, ratio, count, 1000 * seed + number)
+                          for number, (passes, views) in enumerate(self.carried)]).numpy().astype(float)
 
     def probability(self, logit2, shift=0.0):
         """Calibrated; logit2 [N] or [N, passes]."""
@@ -283,7 +284,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    pipeline = Pipeline(args.models, args.cache, args.fitted)
+    pipeline = Pipeline(args.models, args.cache, args.fitted, Path(args.runs) / "heads")
     test = Marks(pipeline, args.cache)
     shift = float(np.log(test.nodules / (calibrate.PREVALENCE * len(test.copies.volumes))))
     plain = test.probability(np.array([m["logit2"] for m in test.marks]), shift)

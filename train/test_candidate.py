@@ -1,0 +1,81 @@
+"""Stage 2's attention and what it is trained on: a gate lets its best keys through, no crop of a host that is left out is seen.
+
+    python3 train/test_candidate.py
+"""
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import features
+import train_head
+from candidate import KEEP, TOKENS, Candidate, GatedAttention
+from train_candidate import Pool
+
+
+class GateTest(unittest.TestCase):
+    def setUp(self):
+        torch.manual_seed(0)
+        self.block, self.tokens = GatedAttention(64, 4, KEEP).eval(), torch.randn(3, TOKENS**3, 64)
+
+    def weights(self):
+        """What each key received, over the KEEP that a gate lets through at most."""
+        with torch.no_grad():
+            return self.block(self.tokens)[1]
+
+    def test_a_gate_that_says_nothing_is_dense_attention(self):
+        q, k, v = (self.block.split(f(self.tokens)) for f in (self.block.query, self.block.key, self.block.value))
+        weights = torch.softmax(q @ k.transpose(2, 3) * self.block.scale, -1)
+        wanted = self.block.out((weights @ v).transpose(1, 2).reshape(3, TOKENS**3, 64))
+        torch.testing.assert_close(self.block(self.tokens)[0], wanted)
+
+    def test_training_computes_the_same(self):
+        for std in (0.1, 3):
+            torch.nn.init.normal_(self.block.gate.weight, std=std)
+            wanted = self.block.eval()(self.tokens)[0]
+            torch.testing.assert_close(self.block.train()(self.tokens)[0], wanted)
+
+    def test_only_the_best_keys_of_the_gate_are_seen(self):
+        torch.nn.init.normal_(self.block.gate.weight, std=0.1)
+        gate = self.block.gate(self.tokens)[:, :, 0]
+        for received, value in zip(self.weights(), gate):
+            best = set(torch.topk(value, KEEP).indices.tolist())
+            self.assertEqual(set(received.nonzero()[:, 0].tolist()), best)
+
+    def test_a_sure_gate_lets_fewer_through(self):
+        torch.nn.init.normal_(self.block.gate.weight, std=3)
+        seen = (self.weights() > 0).sum(1)
+        self.assertTrue((seen < KEEP).all() and (seen > 0).all(), seen)
+
+    def test_keys_become_fewer(self):
+        self.assertEqual([train_head.keys_at(d) for d in (0, train_head.GATE_SETTLES, 1)], [TOKENS**3, KEEP, KEEP])
+
+    def test_the_head_is_what_follows_the_trunk(self):
+        net, crop = Candidate(gated=True).eval(), torch.rand(2, 1, 40, 40, 40)
+        with torch.no_grad():
+            for a, b in zip(net(crop), net.judge(net.trunk(crop))):
+                torch.testing.assert_close(a, b)
+
+
+class FeaturesTest(unittest.TestCase):
+    def test_a_host_that_is_left_out_is_not_seen(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for number, hosts in enumerate((["a", "b", "a"], ["c", "b", "b"])):
+                np.savez(Path(folder) / f"{number}.npz", features=np.arange(3), goals=np.full(3, number), hosts=hosts)
+            seen, goals, hosts = features.load(folder, ["b"])
+        self.assertEqual((seen.tolist(), goals.tolist(), hosts.tolist()), ([0, 2, 0], [0, 0, 1], ["a", "a", "c"]))
+
+    def test_a_sham_is_marked_where_it_is_dense(self):
+        class Copies:
+            volumes = [np.zeros((60, 60, 60), np.uint8)]
+            texts = [{"host": "a", "findings": []}]
+        Copies.volumes[0][34:38, 28:32, 28:32] = 200
+        pool, rng = Pool(Copies, {}), np.random.default_rng(0)
+        near = [np.linalg.norm(pool.densest(0, np.full(3, 30.0), 16, rng) - [35.5, 29.5, 29.5]) for _ in range(200)]
+        self.assertLess(np.median(near), 4.5)        # a random place in the sham is 8.1 away
+
+
+if __name__ == "__main__":
+    unittest.main()
