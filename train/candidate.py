@@ -44,10 +44,11 @@ class TopKAttention(nn.Module):
 
 class GatedAttention(TopKAttention):
     """A gate chooses the keys before any score is computed: its K best, less those that lie more than SPAN below the
-    best one (a key weighs exp(score + gate), so that these would add next to nothing). All queries see the same
-    keys, which makes every product after the gate as much smaller as there are fewer of them."""
+    best one. All queries see the same keys, which makes every product after the gate as much smaller as there are
+    fewer of them. Training lets all K through; that fewer are better on hosts never seen was found afterwards, and SPAN
+    chosen by leaving out one host at a time (docs/TRAINING.md)."""
 
-    SPAN = 6.0
+    SPAN = 0.1
 
     def __init__(self, width, heads, keep):
         super().__init__(width, heads, keep)
@@ -69,11 +70,10 @@ class GatedAttention(TopKAttention):
         return self.out(mixed), weights.mean(1).mean(1)
 
     def gathered(self, q, k, v, gate):
-        """The same from the chosen keys alone: what training can afford, of operators that the graph does without."""
+        """The same from the K best keys alone: what training can afford, of operators that the graph does without."""
         best, index = torch.topk(gate, self.keep, dim=-1)
-        bias = torch.where(best >= best[:, :1] - self.SPAN, best, torch.tensor(-1e9))[:, None, None]
         index = index[:, None, :, None].expand(-1, self.heads, -1, self.depth)
-        weights = torch.softmax(torch.matmul(q, k.gather(2, index).transpose(2, 3)) * self.scale + bias, -1)
+        weights = torch.softmax(torch.matmul(q, k.gather(2, index).transpose(2, 3)) * self.scale + best[:, None, None], -1)
         return torch.matmul(weights, v.gather(2, index)).transpose(1, 2).reshape(-1, TOKENS**3, self.heads * self.depth)
 
 
@@ -119,11 +119,15 @@ class Candidate(nn.Module):
 
     def judge(self, x):
         """What follows the trunk. x [N, width, 5, 5, 5]."""
+        hidden, received = self.look(x)
+        if received is not None:
+            received = received.reshape(-1, 1, TOKENS, TOKENS, TOKENS)
+        return self.logit(hidden), self.texture(hidden), self.log_diameter(hidden), received
+
+    def look(self, x):
+        """([N, 64] of which every output is a linear function, what each token receives)."""
         tokens = x.reshape(-1, self.width, TOKENS**3).transpose(1, 2).contiguous() + self.position
         mixed, received = self.attention(self.before(tokens))
         tokens = tokens + self.drop_attention(mixed)
         flat = torch.relu(self.squeeze(self.after(tokens))).flatten(1)
-        hidden = self.drop_last(torch.relu(self.hidden(self.drop_head(flat))))
-        if received is not None:
-            received = received.reshape(-1, 1, TOKENS, TOKENS, TOKENS)
-        return self.logit(hidden), self.texture(hidden), self.log_diameter(hidden), received
+        return self.drop_last(torch.relu(self.hidden(self.drop_head(flat)))), received
