@@ -21,6 +21,7 @@
 #define BYTE_OPEN 128
 #define LOCK_TRIES 50
 #define LOCK_WAIT_NS 10000000L
+#define ENDING_WAIT_MS 8000 /* processes of a supervisor that was killed still close the database */
 
 static void descriptor_close_at(int *descriptor) {
     if (*descriptor >= 0)
@@ -170,8 +171,10 @@ static bool database_judge(const char *folder, bool *sound, char *why, size_t wh
     sqlite3_stmt *statement = NULL;
     path_of(folder, "pulmo.db", path);
     int code = sqlite3_open_v2(path, &database, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
-    if (code == SQLITE_OK) /* a damaged one is evidence: nothing is moved into it from its log */
+    if (code == SQLITE_OK) { /* a damaged one is evidence: nothing is moved into it from its log */
         sqlite3_db_config(database, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+        sqlite3_busy_timeout(database, ENDING_WAIT_MS);
+    }
     if (code == SQLITE_OK)
         code = sqlite3_prepare_v2(database, "PRAGMA quick_check(1)", -1, &statement, NULL);
     if (code == SQLITE_OK)

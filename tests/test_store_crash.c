@@ -242,8 +242,40 @@ static void test_kill(void **state) {
     assert_int_equal(bad, 0);
 }
 
+/* What a killed supervisor's processes do last: one of them still has the database for itself while the next start
+ * looks. */
+static void test_start_waits_for_who_still_ends(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    char path[256], byte = 0;
+    int ends[2];
+    store_close(fixture->store);
+    fixture->store = NULL;
+    snprintf(path, sizeof path, "%s/pulmo.db", fixture->folder);
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        sqlite3 *database = NULL;
+        bool good =
+            sqlite3_open(path, &database) == SQLITE_OK &&
+            sqlite3_exec(database, "PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE", NULL, NULL, NULL) == SQLITE_OK;
+        byte = good ? 'k' : 'n';
+        if (write(ends[1], &byte, 1) != 1)
+            _exit(3);
+        nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
+        _exit(0); /* the locks go with it */
+    }
+    assert_int_equal(read(ends[0], &byte, 1), 1);
+    assert_int_equal(byte, 'k');
+    assert_good(store_recover(&fixture->config, &err));
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    close(ends[0]);
+    close(ends[1]);
+    fixture->store = fixture_handle(fixture);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
-    const struct CMUnitTest tests[] = {TEST(test_kill)};
+    const struct CMUnitTest tests[] = {TEST(test_kill), TEST(test_start_waits_for_who_still_ends)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

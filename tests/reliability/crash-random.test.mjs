@@ -166,7 +166,8 @@ async function main() {
     await crew.stop();
     const appliance = await killSupervised(context, random);
     context.stopSending = true;
-    await Promise.all(senders);
+    const early = appliance.ended.then((status) => { throw new Error(`the appliance ended with ${status}: ${appliance.log}`); });
+    await Promise.race([Promise.all(senders), early]); // who sends would wait for ever
     await settle(context);
     ended = true;
     await reads;
