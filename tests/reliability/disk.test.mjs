@@ -85,7 +85,8 @@ async function receptionFaults(context, { fs, lane, appliance, ledger, slices },
     if (status !== 0) assert.ok(answered(ledger, instance, await appliance.send(instance), 'sent again'), 'taken when all is well');
     if (hit === 0) {
       context.step(`${error} of ${classes}${times ? ', once' : ' from there on'}: ${skipped + 1} places, ${refused} times refused`);
-      assert.ok(refused > 0, 'some place refused');
+      // one failure may each time meet a row of the association or a checkpoint, which are tried again: 0 of 4 was seen
+      assert.ok(times ? skipped > 0 : refused > 0, 'some place refused');
       return;
     }
     assert.ok(skipped < 200, 'the operations of one instance have an end');
