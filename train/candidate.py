@@ -114,6 +114,13 @@ class Candidate(nn.Module):
         self.log_diameter = nn.Linear(64, 1)
         nn.init.constant_(self.log_diameter.bias, 2.0)
 
+    @staticmethod
+    def of(state, dropout=0.2):
+        """The network that these weights belong to: with a gate where they have one."""
+        net = Candidate(dropout=dropout, gated="attention.gate.weight" in state)
+        net.load_state_dict(state)
+        return net.eval()
+
     def forward(self, crop):
         return self.judge(self.trunk(crop))
 

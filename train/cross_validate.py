@@ -34,13 +34,6 @@ def checkpoint_of(runs, pattern, host, split):
     return next(path for path in (Path(runs) / pattern.format(name) for name in names) if path.exists())
 
 
-def network(path):
-    state = torch.load(path)["average"]
-    net = Candidate(gated="attention.gate.weight" in state)
-    net.load_state_dict(state)
-    return net.eval()
-
-
 def seen(look, image, rows, images=8):
     """l0..l7 and d0..d7 of every row: logit and ln(diameter) of each mirror image of its crop."""
     out, crops40 = {"rows": rows}, torch.from_numpy(decode.crops40(np.array(image).astype(np.float32) / 255, rows))
@@ -114,7 +107,7 @@ def main():
     sets = {"shipped": looks(pipeline, copies, [shipped(pipeline)] * len(copies.names),
                              kept / f"all-{pipeline.text['candidate']['sha256'][:12]}.npz")}
     for name, pattern in (n.split("=") for n in args.networks):
-        nets = {host: network(checkpoint_of(args.runs, pattern, host, split)) for host in {t["host"] for t in copies.texts}}
+        nets = {host: Candidate.of(torch.load(checkpoint_of(args.runs, pattern, host, split))["average"]) for host in {t["host"] for t in copies.texts}}
         sets[name] = looks(pipeline, copies, [nets[t["host"]] for t in copies.texts], None)
     print("| stage 2 | CPM | 95 % | gain | 0.125 | 0.25 | 0.5 | 1 | 2 | 4 | 8 | solid ≥ 6 mm, 1 FP | subsolid | Brier | ECE (n) |")
     print("|" + "---|" * 15)

@@ -28,12 +28,6 @@ DROPOUT = 0.2
 FLIPS = 4      # mirror images of a crop that stage 2 sees: 1, 2, 4 or 8 (cross_validate.py, inference_study.py)
 
 
-def average_of(path, net):
-    """Loads the moving average of a checkpoint."""
-    net.load_state_dict(torch.load(path)["average"])
-    return net.eval()
-
-
 def fold_norms(net):
     """Batch normalisation into the convolution before it: fewer passes over memory in the engine."""
     for module in net.modules():
@@ -127,7 +121,9 @@ def write_model(path, model):
 
 
 def export_detector(checkpoint, scratch, out):
-    net = fold_norms(average_of(checkpoint, Detector()))
+    net = Detector()
+    net.load_state_dict(torch.load(checkpoint)["average"])
+    net = fold_norms(net.eval())
     to_onnx(net, torch.rand(1, 1, 32, 32, 32), scratch, ["image"], ["heatmap", "offset", "log_diameter"])
     model = onnx.load(str(scratch))
     model = tidy(model, cam_tensor(model))
@@ -136,8 +132,7 @@ def export_detector(checkpoint, scratch, out):
 
 
 def export_candidate(checkpoint, scratch, out):
-    gated = "attention.gate.weight" in torch.load(checkpoint)["average"]
-    net = fold_norms(average_of(checkpoint, Candidate(dropout=DROPOUT, gated=gated)))
+    net = fold_norms(Candidate.of(torch.load(checkpoint)["average"], DROPOUT))
     to_onnx(net, torch.rand(2, 1, SIDE, SIDE, SIDE), scratch, ["crop"],
             ["logit", "texture", "log_diameter", "attention"])
     model = tidy(onnx.load(str(scratch)))

@@ -4,7 +4,7 @@ import torch
 from onnx import numpy_helper
 
 
-def load(net, path):
+def load(net, path, without_gate=False):
     """Puts the initialisers of the graph at `path` into `net`. Batch normalisation, which export.py has folded into the
     convolution before it, starts as the identity but for its bias."""
     graph = onnx.load(str(path)).graph
@@ -24,6 +24,8 @@ def load(net, path):
         prefix = next(n for n in names if modules[n] is norm)
         state[prefix + ".weight"] = torch.full_like(norm.weight, (1 + norm.eps)**0.5)
         state[prefix + ".bias"] = given.pop(name)
+    if without_gate:                       # a network without one goes on from a graph that has it
+        given.pop("attention.gate.weight", None)
     if given:
         raise SystemExit(f"{path} does not fit the network: {sorted(given)}")
     net.load_state_dict(state)
