@@ -377,7 +377,8 @@ static void all_fp32(struct calibration *calibration) {
     memset(calibration->plan.layers, PRECISION_FP32, (size_t)calibration->layers);
 }
 
-static bool calibrate(struct calibration *calibration, struct infer_calibration *out, struct err *err) {
+/* Everything in fp32, and how far the activations of each layer reach. */
+static bool begin(struct calibration *calibration, struct err *err) {
     int weight_max = 0;
     calibration->layers = infer_precision_count(calibration->model->detector);
     if (calibration->layers > INFER_LAYERS_MAX)
@@ -385,8 +386,12 @@ static bool calibrate(struct calibration *calibration, struct infer_calibration 
     infer_backend_offers(PRECISION_INT8, &weight_max);
     calibration->plan.weight_max = weight_max > 0 ? weight_max : PRECISION_WEIGHT_MAX_NARROW;
     all_fp32(calibration);
-    if (!infer_precision_int8_possible(calibration->model->detector, calibration->int8_possible, err) ||
-        !tiles_find(calibration, err) || !reference_run(calibration, err) || !layers_choose(calibration, err) ||
+    return infer_precision_int8_possible(calibration->model->detector, calibration->int8_possible, err) &&
+           tiles_find(calibration, err) && reference_run(calibration, err);
+}
+
+static bool calibrate(struct calibration *calibration, struct infer_calibration *out, struct err *err) {
+    if (!begin(calibration, err) || !layers_choose(calibration, err) ||
         !accuracy_restore(calibration, &out->error, err) || !plan_weigh(calibration, out, err))
         return false;
     if (out->gain >= INFER_GAIN_MIN || !infer_precision_is_mixed(&calibration->plan))
@@ -397,12 +402,22 @@ static bool calibrate(struct calibration *calibration, struct infer_calibration 
     return plan_weigh(calibration, out, err);
 }
 
+static struct calibration calibration_of(const struct infer_model *model, const struct volume *iso) {
+    int side = model->tile;
+    return (struct calibration){.model = model, .iso = iso, .tile = {.rank = 5, .dims = {1, 1, side, side, side}}};
+}
+
+bool infer_calibrate_int8(const struct infer_model *model, const struct volume *iso, struct infer_precision *out,
+                          struct err *err) {
+    PULMO_SCOPED(calibration_clear) struct calibration calibration = calibration_of(model, iso);
+    if (!infer_frame_check(iso, err) || !begin(&calibration, err))
+        return false;
+    return uniform_plan(&calibration, TRIAL_INT8, out) || err_set(err, ERR_UNSUPPORTED, "no layer runs in int8 here");
+}
+
 bool infer_calibrate(const struct infer_model *model, const struct volume *iso, struct infer_calibration *out,
                      struct err *err) {
-    int side = model->tile;
-    PULMO_SCOPED(calibration_clear)
-    struct calibration calibration = {
-        .model = model, .iso = iso, .tile = {.rank = 5, .dims = {1, 1, side, side, side}}};
+    PULMO_SCOPED(calibration_clear) struct calibration calibration = calibration_of(model, iso);
     struct infer_calibration made = {.plan = {.layers = ""}};
     if (!infer_frame_check(iso, err) || !calibrate(&calibration, &made, err))
         return false;

@@ -214,6 +214,13 @@ struct mark infer_mark(const float *maps, const int64_t cells[3], const int64_t 
     return mark;
 }
 
+void infer_mark_place(const struct grid *grid, const double at[3], double out_lps_mm[3]) {
+    double ijk[3];
+    for (int axis = 0; axis < 3; axis++)
+        ijk[axis] = fmin(fmax(at[2 - axis], 0), grid->size_ijk[axis] - 1);
+    grid_to_lps(grid, ijk, out_lps_mm);
+}
+
 static bool find_marks(const struct detection *detection, struct marks *marks, struct err *err) {
     double score = detection->session->model->score_min;
     double logit_min = log(score / (1 - score));
@@ -268,14 +275,13 @@ static bool findings_fill(const struct detection *detection, const struct marks 
     for (size_t n = 0; n < marks->count; n++) {
         const struct mark *mark = &marks->items[n];
         struct finding *finding = &findings.items[n];
-        double ijk[3] = {mark->at[2], mark->at[1], mark->at[0]};
         finding->id = (uint32_t)n + 1;
         finding->diameter_mm = mark->diameter_mm;
         finding->detector_logit = mark->logit;
         finding->detector_cell_kji[0] = (int32_t)(mark->cell / cells[2] / cells[1]);
         finding->detector_cell_kji[1] = (int32_t)(mark->cell / cells[2] % cells[1]);
         finding->detector_cell_kji[2] = (int32_t)(mark->cell % cells[2]);
-        grid_to_lps(&detection->iso->grid, ijk, finding->center_lps_mm);
+        infer_mark_place(&detection->iso->grid, mark->at, finding->center_lps_mm);
     }
     *out = findings;
     return true;

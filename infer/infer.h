@@ -75,6 +75,10 @@ struct infer_calibration {
 };
 bool infer_calibrate(const struct infer_model *model, const struct volume *iso, struct infer_calibration *out,
                      struct err *err) PULMO_MUST_USE;
+/* int8 in every layer that can, with the ranges of this volume, whatever it gains and costs: what calibration begins
+ * with, and the worst that it may end with. ERR_UNSUPPORTED where the processor offers none. */
+bool infer_calibrate_int8(const struct infer_model *model, const struct volume *iso, struct infer_precision *out,
+                          struct err *err) PULMO_MUST_USE;
 
 struct infer_session_config {
     unsigned threads;                        /* 0 = all processors */

@@ -66,13 +66,12 @@ static void finding_take(const struct recompute *recompute, const int64_t tile[3
     for (int axis = 0; axis < 3; axis++)
         at[axis] = finding->detector_cell_kji[axis] - tile[axis] * kept + edge;
     struct mark mark = mark_near(maps, (int64_t[3]){side, side, side}, at);
-    double ijk[3];
     for (int axis = 0; axis < 3; axis++)
-        ijk[2 - axis] = mark.at[axis] + (double)((tile[axis] * kept - edge) * MODEL_STRIDE);
+        mark.at[axis] += (double)((tile[axis] * kept - edge) * MODEL_STRIDE);
     finding->detector_logit = mark.logit;
     finding->diameter_mm = mark.diameter_mm;
     finding->full_precision = true;
-    grid_to_lps(&recompute->iso->grid, ijk, finding->center_lps_mm);
+    infer_mark_place(&recompute->iso->grid, mark.at, finding->center_lps_mm);
 }
 
 /* Job: one tile and the candidates in it. What it leaves depends on their cells, which stay. */

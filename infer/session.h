@@ -58,6 +58,8 @@ struct mark {
 };
 bool infer_is_peak(const float *heat, const int64_t cells[3], const int64_t at[3]);
 struct mark infer_mark(const float *maps, const int64_t cells[3], const int64_t at[3]);
+/* The place of a mark at `at` (k, j, i): in the image, although an offset may lead out of it. */
+void infer_mark_place(const struct grid *grid, const double at[3], double out_lps_mm[3]);
 #define MAP_CHANNELS 5
 /* Output of a detector's runner that is channel 0 .. 4 of the maps. */
 const float *infer_map_channel(const struct infer_model *model, const struct runner *runner, int channel,

@@ -291,6 +291,22 @@ static void what_is_computed_again_agrees_with_fp32(void **state) {
     findings_free(&low.findings);
 }
 
+/* int8 in the same layers as the plan that was made here by hand, with ranges that hold what was seen. */
+static void everything_in_int8(void **state) {
+    struct fixture *fixture = *state;
+    struct infer_precision plan;
+    struct err err = {0};
+    if (!int8_offered())
+        skip();
+    if (!infer_calibrate_int8(fixture->model, fixture->volume, &plan, &err))
+        fail_msg("%s", err.text);
+    assert_string_equal(plan.layers, fixture->plan.layers);
+    for (size_t layer = 0; plan.layers[layer]; layer++) {
+        float seen = fixture->plan.ranges[layer] / 1.25F;
+        assert_true(plan.ranges[layer] >= seen && plan.ranges[layer] <= 2 * seen);
+    }
+}
+
 /* Ranges of a quarter: the activations stand at their end, the tiles are computed again, and what comes out is fp32. */
 static void a_tile_that_saturates_is_computed_again(void **state) {
     struct fixture *fixture = *state;
@@ -307,6 +323,15 @@ static void a_tile_that_saturates_is_computed_again(void **state) {
         assert_memory_equal(&low.findings.items[n], &full.findings.items[n], sizeof *full.findings.items);
     findings_free(&full.findings);
     findings_free(&low.findings);
+}
+
+/* An offset leads up to 8 mm away, and so out of an image that ends in a nodule: the segmentation would refuse it, and
+ * with it the study. */
+static void a_mark_lies_in_the_image(void **state) {
+    const struct fixture *fixture = *state;
+    double place[3];
+    infer_mark_place(&fixture->volume->grid, (double[3]){-6.5, 40.25, 156}, place);
+    assert_true(place[0] == 149 && place[1] == 40.25 && place[2] == 0);
 }
 
 /* Two products of the greatest activation and weight: 16 bits cannot hold twice 255 * 127, but they hold 255 * 63. */
@@ -343,6 +368,8 @@ int main(void) {
         cmocka_unit_test(the_narrow_weights_cannot_saturate),
         cmocka_unit_test(threads_and_devices_do_not_show),
         cmocka_unit_test(what_is_computed_again_agrees_with_fp32),
+        cmocka_unit_test(a_mark_lies_in_the_image),
+        cmocka_unit_test(everything_in_int8),
         cmocka_unit_test(a_tile_that_saturates_is_computed_again),
         cmocka_unit_test(devices_of_another_precision_do_not_join),
     };

@@ -92,7 +92,9 @@ def suppress(rows, limit):
 
 
 def candidates(net, image, lung_distance, score_min=0.02, limit=60):
-    return suppress(peaks(heatmaps(net, image), lung_distance, score_min), limit)
+    rows = suppress(peaks(heatmaps(net, image), lung_distance, score_min), limit)
+    rows[:, :3] = np.clip(rows[:, :3], 0, np.array(image.shape) - 1)       # an offset may lead out of the volume
+    return rows
 
 
 def crops40(image, rows, side=40):
