@@ -15,10 +15,20 @@ struct infer_tally {
     uint32_t findings, wrong;
 };
 
+/* Points of a monotone curve, straight between them and of slope 1 beyond. */
+#define INFER_CURVE_MAX 16
+struct infer_curve {
+    double from[INFER_CURVE_MAX], to[INFER_CURVE_MAX]; /* strictly increasing */
+    uint32_t count;                                    /* 0 = what goes in comes out */
+};
+
 struct infer_model_info { /* borrowed from the model, valid as long as it */
     const char *name, *version;
     char sha256[65]; /* of model.json, which names the digests of the graphs */
+    /* p of a pass = sigmoid(a logit1 + b logit2 + c + d), with the d of all passes that makes logit(mean p) what the
+     * curve gives for it without d */
     double calibration_a, calibration_b, calibration_c;
+    struct infer_curve calibration_curve;
     double operating_point;
     double dropout;
     uint32_t passes;

@@ -318,6 +318,29 @@ static bool review_read(const cJSON *root, struct infer_model_info *info, struct
            err_within(err, "review");
 }
 
+/* [[from, to], ...], two points or more; missing = none. */
+static bool curve_read(const cJSON *calibration, struct infer_curve *out, struct err *err) {
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(calibration, "curve"), *point = NULL;
+    if (!list)
+        return true;
+    int size = cJSON_GetArraySize(list);
+    if (!cJSON_IsArray(list) || size < 2 || size > INFER_CURVE_MAX)
+        return err_set(err, ERR_INPUT, "curve is no list of 2 to %d points", INFER_CURVE_MAX);
+    uint32_t count = 0;
+    cJSON_ArrayForEach(point, list) {
+        const cJSON *from = cJSON_GetArrayItem(point, 0), *to = cJSON_GetArrayItem(point, 1);
+        if (!cJSON_IsNumber(from) || !cJSON_IsNumber(to) || !(fabs(from->valuedouble) <= 1e3) ||
+            !(fabs(to->valuedouble) <= 1e3))
+            return err_set(err, ERR_INPUT, "point %u of curve is no pair of logits", count);
+        if (count > 0 && !(from->valuedouble > out->from[count - 1] && to->valuedouble > out->to[count - 1]))
+            return err_set(err, ERR_INPUT, "point %u of curve does not lie beyond the one before", count);
+        out->from[count] = from->valuedouble;
+        out->to[count++] = to->valuedouble;
+    }
+    out->count = count;
+    return true;
+}
+
 static bool info_read(struct infer_model *model, const cJSON *root, struct err *err) {
     struct infer_model_info *info = &model->info;
     const char *name = json_text(root, "name", 128, err);
@@ -328,6 +351,7 @@ static bool info_read(struct infer_model *model, const cJSON *root, struct err *
     if (!calibration || !json_number(calibration, "a", any, &info->calibration_a, err) ||
         !json_number(calibration, "b", any, &info->calibration_b, err) ||
         !json_number(calibration, "c", any, &info->calibration_c, err) ||
+        !curve_read(calibration, &info->calibration_curve, err) ||
         !json_number(root, "operating_point", (struct range){0, 1}, &info->operating_point, err) ||
         !json_whole(root, "passes", (struct range){1, FINDING_PASSES_MAX}, &passes, err))
         return false;

@@ -207,6 +207,37 @@ static void model_json_is_checked(void **state) {
     }
 }
 
+/* A shipped model may have a curve of its own: what is put before it is found first. */
+static void a_curve_is_checked(void **state) {
+    (void)state;
+    static const struct {
+        const char *curve, *text;
+    } rows[] = {{"[[0, 0], [1, 2], [1, 3]]", "point 2 of curve"},
+                {"[[0, 0], [1, -1]]", "beyond the one before"},
+                {"[[0, 0], [1, 1e9]]", "no pair of logits"},
+                {"[[0, 0], 7]", "no pair of logits"},
+                {"[[0, 0]]", "2 to 16 points"},
+                {"3", "2 to 16 points"},
+                {"[[-1, -2], [0, 0.5]]", NULL}};
+    copy_in("detector.onnx");
+    copy_in("candidate.onnx");
+    copy_in("gate.onnx");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char edited[128];
+        struct err err = {0};
+        snprintf(edited, sizeof edited, "\"calibration\": {\"curve\": %s,", rows[i].curve);
+        struct infer_model *model = open_edited("\"calibration\": {", edited, &err);
+        if (rows[i].text && (model || err.kind != ERR_INPUT || !strstr(err.text, rows[i].text)))
+            fail_msg("row %zu: %s \"%s\"", i, err_kind_name(err.kind), err.text);
+        if (!rows[i].text) {
+            assert_non_null(model);
+            assert_int_equal(infer_model_info(model)->calibration_curve.count, 2);
+            assert_true(infer_model_info(model)->calibration_curve.to[1] == 0.5);
+        }
+        infer_model_free(model);
+    }
+}
+
 /* From its files in memory it is the same model, and as choosy. */
 static void a_model_opens_from_memory(void **state) {
     (void)state;
@@ -270,6 +301,7 @@ int main(void) {
         cmocka_unit_test(hostile_files_fail_with_their_reason),
         cmocka_unit_test(a_flood_of_fields_is_refused),
         cmocka_unit_test(model_json_is_checked),
+        cmocka_unit_test(a_curve_is_checked),
         cmocka_unit_test(a_model_opens_from_memory),
         cmocka_unit_test(reading_a_models_files_is_bounded),
         cmocka_unit_test(a_missing_model_is_not_found),

@@ -86,6 +86,44 @@ static void certain_passes_have_no_entropy(void **state) {
     NEAR(finding.mutual_information_nats, log(2));
 }
 
+/* Between its points, on them and beyond: the logit of one pass becomes what the curve gives, that of many passes' mean
+ * likewise, and they keep their distances. */
+static void a_curve_bends_the_logit(void **state) {
+    (void)state;
+    struct infer_model_info curved = {.calibration_b = 2,
+                                      .calibration_c = 1,
+                                      .operating_point = 0.5,
+                                      .review_mutual_information_nats = -1,
+                                      .calibration_curve = {.from = {-1, 0, 3}, .to = {-3, -0.5, 1}, .count = 3}};
+    static const struct {
+        float logit; /* the sum is 2 logit + 1 */
+        double bent;
+    } rows[] = {{-3, -7}, {-1, -3}, {-0.75F, -1.75}, {-0.5F, -0.5}, {0.25F, 0.25}, {1, 1}, {2, 3}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct finding finding = {0};
+        uncertainty_summarise(&curved, &rows[i].logit, 1, &finding);
+        NEAR(finding.probability, sigmoid(rows[i].bent));
+        assert_true(finding.reported == (rows[i].bent >= 0));
+    }
+    const float logits[] = {-1, -0.5F, 0.25F, 1};
+    double straight = 0, mean = 0;
+    for (int n = 0; n < 4; n++)
+        straight += sigmoid(2 * (double)logits[n] + 1) / 4;
+    struct finding all = {0};
+    uncertainty_summarise(&curved, logits, 4, &all);
+    NEAR(all.probability, sigmoid(-0.5 + 0.5 * log(straight / (1 - straight)))); /* between 0 and 3 the slope is 1/2 */
+    for (int n = 0; n < 4; n++) {
+        double p = (double)all.pass_probabilities[n], first = (double)all.pass_probabilities[0];
+        double apart = log(p / (1 - p)) - log(first / (1 - first));
+        assert_true(fabs(apart - 2 * (double)(logits[n] - logits[0])) < 1e-5);
+        mean += p / 4;
+    }
+    assert_true(fabs(mean - all.probability) < 1e-6);
+    const float sure[] = {400, 400, 300};
+    uncertainty_summarise(&curved, sure, 3, &all);
+    assert_true(all.probability > 1 - 1e-9 && all.probability_low <= all.probability_high);
+}
+
 static void triage_sends_straddling_intervals_to_review(void **state) {
     (void)state;
     struct infer_model_info plain = {.calibration_b = 1, .operating_point = 0.5, .review_mutual_information_nats = -1};
@@ -184,6 +222,7 @@ int main(void) {
         cmocka_unit_test(equal_passes_leave_no_spread),
         cmocka_unit_test(figures_match_their_definitions),
         cmocka_unit_test(certain_passes_have_no_entropy),
+        cmocka_unit_test(a_curve_bends_the_logit),
         cmocka_unit_test(triage_sends_straddling_intervals_to_review),
         cmocka_unit_test(full_precision_is_for_what_could_be_decided_otherwise),
         cmocka_unit_test(sentences_read_like_a_report),

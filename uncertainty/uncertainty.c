@@ -43,6 +43,46 @@ static double quantile(const double *sorted, uint32_t count, double share) {
     return sorted[low] + (at - low) * (sorted[high] - sorted[low]);
 }
 
+static double curve_at(const struct infer_curve *curve, double x) {
+    uint32_t last = curve->count - 1, n = 1;
+    if (x <= curve->from[0] || x >= curve->from[last]) {
+        uint32_t end = x <= curve->from[0] ? 0 : last;
+        return curve->to[end] + (x - curve->from[end]);
+    }
+    while (x > curve->from[n])
+        n++;
+    double share = (x - curve->from[n - 1]) / (curve->from[n] - curve->from[n - 1]);
+    return curve->to[n - 1] + share * (curve->to[n] - curve->to[n - 1]);
+}
+
+#define LOGIT_MAX 27.0 /* of 1 - 2e-12: beyond it a mean of passes is 0 or 1 to the last digits */
+#define HALVINGS 64
+
+static double mean_moved(const double *logits, uint32_t count, double by) {
+    double sum = 0;
+    for (uint32_t n = 0; n < count; n++)
+        sum += sigmoid(logits[n] + by);
+    return sum / count;
+}
+
+/* The curve is one of what is shown, the mean: all passes move by the one number that brings their mean there, so that
+ * they spread as they did. */
+static double curve_shift(const struct infer_curve *curve, const double *logits, uint32_t count) {
+    if (curve->count == 0)
+        return 0;
+    double mean = mean_moved(logits, count, 0), logit = log(mean) - log1p(-mean);
+    double wanted = sigmoid(curve_at(curve, fmin(fmax(logit, -LOGIT_MAX), LOGIT_MAX)));
+    double low = -2 * LOGIT_MAX, high = 2 * LOGIT_MAX;
+    for (int halving = 0; halving < HALVINGS; halving++) {
+        double middle = (low + high) / 2;
+        if (mean_moved(logits, count, middle) < wanted)
+            low = middle;
+        else
+            high = middle;
+    }
+    return high;
+}
+
 /* Triage: the interval straddles the operating point, so that other passes would have decided otherwise; or a
  * reported finding's passes disagree more than the model's card allows. */
 static void decide(const struct infer_model_info *model, double operating_point, struct finding *inout) {
@@ -55,6 +95,7 @@ static void decide(const struct infer_model_info *model, double operating_point,
 void uncertainty_summarise(const struct infer_model_info *model, const float *logits, uint32_t pass_count,
                            struct finding *inout) {
     double calibrated[FINDING_PASSES_MAX], raw[FINDING_PASSES_MAX], entropies[FINDING_PASSES_MAX];
+    double sums[FINDING_PASSES_MAX];
     uint32_t count = pass_count < FINDING_PASSES_MAX ? pass_count : FINDING_PASSES_MAX;
     if (count == 0)
         return;
@@ -62,8 +103,11 @@ void uncertainty_summarise(const struct infer_model_info *model, const float *lo
         double logit = (double)logits[n];
         raw[n] = sigmoid(logit);
         entropies[n] = entropy(raw[n]);
-        calibrated[n] =
-            sigmoid(model->calibration_a * inout->detector_logit + model->calibration_b * logit + model->calibration_c);
+        sums[n] = model->calibration_a * inout->detector_logit + model->calibration_b * logit + model->calibration_c;
+    }
+    double shift = curve_shift(&model->calibration_curve, sums, count);
+    for (uint32_t n = 0; n < count; n++) {
+        calibrated[n] = sigmoid(sums[n] + shift);
         inout->pass_probabilities[n] = (float)calibrated[n];
     }
     inout->pass_count = count;
