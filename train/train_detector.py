@@ -93,7 +93,7 @@ def draw_crop(volume, at, points, rng):
     return crops.cut(volume, corner.tolist(), SIDE), points - corner, 1.0
 
 
-def make_batch(copies, hard, rng, batch):
+def make_batch(copies, hard, rng, batch, goals_of=targets):
     images, goals = [], []
     for _ in range(batch):
         volume, findings, at = choose(copies, hard, rng)
@@ -101,7 +101,7 @@ def make_batch(copies, hard, rng, batch):
         crop, points, zoom = draw_crop(volume, at, points, rng)
         crop, points = crops.flip(crop, points, rng)
         images.append(crops.change_grey(crop, rng)[None])
-        goals.append(targets(findings, points, zoom))
+        goals.append(goals_of(findings, points, zoom))
     stacked = [torch.from_numpy(np.stack(g)) for g in zip(*goals)]
     return torch.from_numpy(np.stack(images)), stacked
 
