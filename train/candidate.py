@@ -91,10 +91,49 @@ class Norm(nn.Module):
         return centred / torch.sqrt(variance + 1e-5) * self.weight + self.bias
 
 
+class Density(nn.Module):
+    """crop [N,1,40,40,40] -> texture [N,3], of how dense the crop is in its middle and in shells around it, and how evenly.
+
+    Readers call a nodule by its density, and what a trunk that was trained to find nodules keeps of it is too little: a
+    linear function of its last layer said "solid" to 18 of 21 ground-glass nodules (docs/TRAINING.md). Mirror images of a
+    crop are the same to it."""
+
+    RADII, LOW, HIGH = (1.5, 2.5, 3.5, 5, 7, 10), 10, 30       # mm; voxels of the crop about its middle
+
+    def __init__(self, hidden=32):
+        super().__init__()
+        self.register_buffer("shells", self.balls())
+        self.mean = nn.Linear(len(self.RADII), hidden)
+        self.spread = nn.Linear(len(self.RADII), hidden, bias=False)
+        self.kind = nn.Linear(hidden, 3)
+
+    @classmethod
+    def balls(cls):
+        """[shells, voxels]: a product with it is the mean over each shell."""
+        axis = torch.arange(cls.LOW, cls.HIGH) - (SIDE - 1) / 2
+        away = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).pow(2).sum(0).sqrt().flatten()
+        edges = (0.0, *cls.RADII)
+        inside = torch.stack([(away > a) & (away <= b) for a, b in zip(edges, edges[1:])]).float()
+        return inside / inside.sum(1, keepdim=True)
+
+    def measured(self, crop):
+        """Mean and standard deviation over each shell, each [N, shells]."""
+        low, high = self.LOW, self.HIGH
+        middle = crop[:, :, low:high, low:high, low:high].reshape(-1, (high - low)**3)
+        mean = nn.functional.linear(middle, self.shells)
+        return mean, torch.sqrt(torch.relu(nn.functional.linear(middle * middle, self.shells) - mean * mean) + 1e-6)
+
+    def said(self, mean, spread):
+        return self.kind(torch.relu(self.mean(mean) + self.spread(spread)))
+
+    def forward(self, crop):
+        return self.said(*self.measured(crop))
+
+
 class Candidate(nn.Module):
     """crop [N,1,40,40,40] -> logit [N,1], texture [N,3], log_diameter [N,1], attention [N,1,5,5,5]."""
 
-    def __init__(self, widths=(16, 32, 64), heads=4, keep=KEEP, dropout=0.2, gated=False):
+    def __init__(self, widths=(16, 32, 64), heads=4, keep=KEEP, dropout=0.2, gated=False, dense=False):
         super().__init__()
         a, b, c = widths
         self.trunk = nn.Sequential(Down(1, a), Block(a), Down(a, b), Block(b), Block(b),
@@ -110,19 +149,21 @@ class Candidate(nn.Module):
         self.hidden = nn.Linear(TOKENS**3 * 8, 64)
         self.drop_last = nn.Dropout(dropout)
         self.logit = nn.Linear(64, 1)
-        self.texture = nn.Linear(64, 3)
+        self.texture = nn.Linear(64, 3)          # trains the trunk; where there is a Density, that is what is said
+        self.density = Density() if dense else None
         self.log_diameter = nn.Linear(64, 1)
         nn.init.constant_(self.log_diameter.bias, 2.0)
 
     @staticmethod
     def of(state, dropout=0.2):
-        """The network that these weights belong to: with a gate where they have one."""
-        net = Candidate(dropout=dropout, gated="attention.gate.weight" in state)
+        """The network that these weights belong to: with a gate and a Density where they have one."""
+        net = Candidate(dropout=dropout, gated="attention.gate.weight" in state, dense="density.shells" in state)
         net.load_state_dict(state)
         return net.eval()
 
     def forward(self, crop):
-        return self.judge(self.trunk(crop))
+        logit, texture, log_diameter, received = self.judge(self.trunk(crop))
+        return logit, self.density(crop) if self.density else texture, log_diameter, received
 
     def judge(self, x):
         """What follows the trunk. x [N, width, 5, 5, 5]."""

@@ -68,7 +68,7 @@ def main():
         "TEXTURE": e["texture_right"], "MARKS": e["marks_a_scan"],
         "POINT": model["operating_point"], "FOUND": point["found"],
         "FALSE": point["false_positives_a_scan"], "SHAMS": point["shams_marked"],
-        "CALIBRATION": ", ".join(f"{k} = {v}" for k, v in model["calibration"].items()),
+        "CALIBRATION": ", ".join(f"{k} = {model['calibration'][k]}" for k in "abc"),
         "SCORE_MIN": model["detector"]["score_min"],
         "STAGE1": trained(record["detector"]), "STAGE2": trained(record["candidate"]), "HEAD": trained(record["head"]),
         "HEADS": len(e["heads"]),

@@ -23,7 +23,7 @@ import split as splits
 from candidate import SIDE, Candidate
 from detector import Detector
 
-VERSION = "0.4.0"
+VERSION = "0.5.0"
 DROPOUT = 0.2
 FLIPS = 4      # mirror images of a crop that stage 2 sees: 1, 2, 4 or 8 (cross_validate.py, inference_study.py)
 

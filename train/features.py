@@ -39,7 +39,7 @@ def pools_of(cache, hard):
 def trunk_of(path):
     """The trunk of an exported stage 2; its norms are folded, so that it computes what the graph does."""
     net = Candidate()
-    from_onnx.load(net, path, without_gate=True)
+    from_onnx.load(net, path)
     return net.eval().trunk
 
 

@@ -4,7 +4,10 @@ import torch
 from onnx import numpy_helper
 
 
-def load(net, path, without_gate=False):
+OPTIONAL = ("attention.gate.", "density.")     # a network without them goes on from a graph that has them
+
+
+def load(net, path):
     """Puts the initialisers of the graph at `path` into `net`. Batch normalisation, which export.py has folded into the
     convolution before it, starts as the identity but for its bias."""
     graph = onnx.load(str(path)).graph
@@ -14,6 +17,8 @@ def load(net, path, without_gate=False):
             layer = node.name.strip("/").rsplit("/", 1)[0].replace("/", ".")
             given[layer + ".weight"] = given.pop(node.input[1]).T.contiguous()
     state = net.state_dict()
+    for name in [n for n in given if n.startswith(OPTIONAL) and n not in state]:
+        given.pop(name)
     for name in state:
         if name in given:
             state[name] = given.pop(name)
@@ -24,8 +29,6 @@ def load(net, path, without_gate=False):
         prefix = next(n for n in names if modules[n] is norm)
         state[prefix + ".weight"] = torch.full_like(norm.weight, (1 + norm.eps)**0.5)
         state[prefix + ".bias"] = given.pop(name)
-    if without_gate:                       # a network without one goes on from a graph that has it
-        given.pop("attention.gate.weight", None)
     if given:
         raise SystemExit(f"{path} does not fit the network: {sorted(given)}")
     net.load_state_dict(state)

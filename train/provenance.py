@@ -16,7 +16,7 @@ import calibrate
 import split as splits
 
 HERE = splits.HERE
-SEEDS = {"copies": "numpy default_rng([part, plain, number])", "detector": 1, "candidate": 2, "features": 4, "head": 5}
+SEEDS = {"copies": "numpy default_rng([part, plain, number])", "detector": 1, "candidate": 2, "features": 4, "head": 5, "texture": 7}
 
 
 def digest(path):

@@ -17,7 +17,7 @@ import split as splits
 from card import froc_table, host_table
 
 NAMES = ("evaluation", "uncertainty", "explanation", "pulmo")
-COPIED = (*NAMES, "calibration")
+COPIED = (*NAMES, "calibration", "precision")
 
 
 def table(head, rows):
@@ -40,7 +40,7 @@ def between(pair, digits=3):
 class Report:
     def __init__(self, runs, data, models):
         self.e, self.u, self.x, self.p = (json.loads((runs / f"{n}.json").read_text()) for n in NAMES)
-        self.c = json.loads((runs / "calibration.json").read_text())
+        self.c, self.q = (json.loads((runs / f"{n}.json").read_text()) for n in ("calibration", "precision"))
         self.model = json.loads((models / "model.json").read_text())
         with open(data / "hosts" / "hosts.csv") as f:
             self.hosts = {r["name"]: r for r in csv.DictReader(f)}
@@ -96,6 +96,8 @@ class Report:
             row("AUROC of the uncertainty", "≥ 0.80", f"{best['auroc']:.3f}", best["auroc"] >= 0.8),
             row("its gain over 1 − max p", "> 0", f"{best['gain']:+.3f} ({between(best['gain_interval'])})",
                 (best["gain_interval"][0] or 0) > 0),
+            row("int8, CPM lost", "≤ 0.7 %", f"{100 * self.q['int8']['lost']:.2f} % ({between([100 * v for v in self.q['int8']['lost_interval']], 2)}), "
+                f"{self.q['int8']['nodules']} nodules", self.q["int8"]["lost"] <= 0.007),
             row("pointing game of the shown map, offset", "≥ 95 %", share(pointing["hits"], pointing["cases"]),
                 pointing["hits"] >= 0.95 * pointing["cases"])]
         return table(["target", "wanted", "measured", "reached"], rows) + "\n\n" + self.why(f, calibrated, best, pointing, baseline)
@@ -128,7 +130,7 @@ class Report:
         if (best["gain_interval"][0] or 0) <= 0:
             c = self.model["calibration"]
             lines.append(f"**Uncertainty** does not beat 1 − max probability. The passes change stage 2 only, while p "
-                         f"is sigmoid({c['a']}·logit₁ + {c['b']}·logit₂ + c): where stage 1 is wrong, no pass can "
+                         f"is made of {c['a']}·logit₁ + {c['b']}·logit₂ + c: where stage 1 is wrong, no pass can "
                          f"disagree. Of the other places and rates the best variance reaches {self.best_place():.3f}, against "
                          f"{self.u['auroc'][baseline]['auroc']:.3f} of 1 − max probability (chosen after the fact; "
                          "tables below).")

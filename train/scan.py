@@ -1,6 +1,7 @@
 """The shipped models over one CT, as the engine runs them: marks with calibrated scores."""
 import json
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,40 @@ import crops
 import decode
 import lungs
 import onnx_run
+from passes import PLACES, Passes
 
 
 LOOSE = (0.02, 60)        # score_min and candidates_max of what is kept for calibration
+
+
+def bent(curve, x):
+    """A monotone curve through points [[from, to], ...], straight between them, of slope 1 beyond (uncertainty/uncertainty.c)."""
+    at, to = np.array(curve).T
+    return np.interp(x, at, to) + np.minimum(x - at[0], 0) + np.maximum(x - at[-1], 0)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def calibrated(calibration, logit1, logit2, shift=0.0):
+    """Probabilities of logits [N], or of passes: logit1 [N] and logit2 [N, passes], which move by one number a row, so that their mean is what
+    the curve makes of it. shift moves all to another share of nodules."""
+    if logit2.ndim == 2:
+        logit1 = logit1[:, None]
+    x = calibration["a"] * logit1 + calibration["b"] * logit2 + calibration["c"]
+    if "curve" not in calibration:
+        return sigmoid(x + shift)
+    if logit2.ndim == 1:
+        return sigmoid(bent(calibration["curve"], x) + shift)
+    mean = np.clip(sigmoid(x).mean(1), 1e-12, 1 - 1e-12)
+    wanted = sigmoid(bent(calibration["curve"], np.log(mean / (1 - mean))) + shift)
+    low, high = np.full(len(x), -54.0), np.full(len(x), 54.0)
+    for _ in range(64):
+        middle = (low + high) / 2
+        less = sigmoid(x + middle[:, None]).mean(1) < wanted
+        low, high = np.where(less, middle, low), np.where(less, high, middle)
+    return sigmoid(x + high[:, None])
 
 
 class Pipeline:
@@ -28,6 +60,7 @@ class Pipeline:
         self.detector = onnx.load(str(Path(models) / self.text["detector"]["file"]))
         self.flips = self.text["candidate"].get("flips", 1)
         self.candidate = onnx.load(str(Path(models) / self.text["candidate"]["file"]))
+        self.stages = {}      # by host, cut for the passes
         self.heads = {path.stem: onnx.load(str(path)) for path in sorted(Path(heads).glob("*.onnx"))} if heads else {}
 
     def detect(self, image):
@@ -38,18 +71,27 @@ class Pipeline:
         """Stage 2 that may judge `host`: the one that ships where it has not seen it."""
         return self.heads.get(host, self.candidate)
 
-    def classify(self, image, rows, host=None):
-        """logit, texture (0 solid, 1 part-solid, 2 ground-glass) and diameter of each row: the mean over the
-        mirror images of its crop."""
+    def classify(self, image, rows, host=None, seed=0):
+        """Of each row: logits of the passes with dropout [N, passes]; without it logit, texture (0 solid, 1 part-solid,
+        2 ground-glass) and diameter, the mean over the mirror images of its crop."""
         if not len(rows):
-            return np.zeros(0), np.zeros(0, int), np.zeros(0)
-        crops40 = torch.from_numpy(decode.crops40(image, rows))
-        views = [onnx_run.run(self.candidate_of(host), {"crop": decode.mirrored(crops40, n)}) for n in range(self.flips)]
+            return np.zeros((0, self.text["passes"])), np.zeros(0), np.zeros(0, int), np.zeros(0)
+        crops40, stage = torch.from_numpy(decode.crops40(image, rows)), self.stage_of(host)
+        rate = self.text["candidate"]["dropout"]
+        with torch.no_grad():
+            carried = [stage.trunk(decode.mirrored(crops40, n)) for n in range(self.flips)]
+            views = [stage.tail(c) for c in carried]
+        logits = stage.logits(carried, (rate,) * len(PLACES), rate, self.text["passes"], seed).double().numpy()
 
         def mean(of):
             return torch.stack([of(view).double() for view in views]).mean(0).numpy()
-        return (mean(lambda v: v["logit"][:, 0]), mean(lambda v: torch.softmax(v["texture"], 1)).argmax(1),
+        return (logits, mean(lambda v: v["logit"][:, 0]), mean(lambda v: torch.softmax(v["texture"], 1)).argmax(1),
                 mean(lambda v: torch.exp(v["log_diameter"][:, 0])))
+
+    def stage_of(self, host):
+        if host not in self.stages:
+            self.stages[host] = Passes(self.candidate_of(host))
+        return self.stages[host]
 
     def thresholds(self, host=None):
         """calibration, operating_point and score_min: those that ship, or the fit that never saw `host`."""
@@ -59,8 +101,9 @@ class Pipeline:
         return self.left_out[host]
 
     def score(self, logit1, logit2, host=None):
-        c = self.thresholds(host)["calibration"]
-        return 1 / (1 + np.exp(-(c["a"] * logit1 + c["b"] * logit2 + c["c"])))
+        """Calibrated probability of logits [N], or of passes [N, passes]: what is shown is the mean of theirs."""
+        p = calibrated(self.thresholds(host)["calibration"], logit1, logit2)
+        return p.mean(1) if p.ndim == 2 else p
 
     def rows(self, volume, name):
         """All marks of stage 1 above LOOSE. With a name they are kept in the cache under the digest
@@ -81,17 +124,19 @@ class Pipeline:
         return rows
 
     def looked(self, volume, name, score_min, limit, host=None):
-        """(rows of stage 1, logit, texture, diameter of stage 2) of what stage 1 hands on at score_min."""
+        """(rows of stage 1, what classify says of them) of what stage 1 hands on at score_min."""
         rows = self.rows(volume, name)
         # suppression goes from the best down, so a stricter cut is a prefix of a looser one
         rows = rows[rows[:, 4] >= np.log(score_min / (1 - score_min))][:limit]
-        return rows, *self.classify(volume.astype(np.float32) / 255, rows, host)
+        return rows, *self.classify(volume.astype(np.float32) / 255, rows, host, zlib.crc32((name or "").encode()))
 
     def marks(self, volume, name=None, score_min=None, limit=None, host=None):
-        """volume uint8 at 1 mm, masked. A list of dicts, best first; with a host, judged without that host's copies."""
-        rows, logit2, texture, diameter = self.looked(volume, name, score_min or self.thresholds(host)["score_min"],
-                                                      limit or self.text["detector"]["candidates_max"], host)
-        score = self.score(rows[:, 4], logit2, host)
+        """volume uint8 at 1 mm, masked. A list of dicts, best first; with a host, judged without that host's copies.
+        The score is the probability that is shown; logit2 is that of stage 2 without dropout."""
+        rows, passes, logit2, texture, diameter = self.looked(
+            volume, name, score_min or self.thresholds(host)["score_min"],
+            limit or self.text["detector"]["candidates_max"], host)
+        score = self.score(rows[:, 4], passes, host)
         order = np.argsort(-score, kind="stable")
         return [{"at": rows[i, :3].tolist(), "mm1": rows[i, 3], "logit1": rows[i, 4],
                  "logit2": logit2[i], "texture": int(texture[i]), "mm": diameter[i],

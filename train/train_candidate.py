@@ -136,7 +136,7 @@ def start(args, checkpoint):
     """(net, step, seconds used, what is saved beside): from the checkpoint, the shipped graph, or stage 1's encoder."""
     net = Candidate(dropout=0.2)
     if args.go_on:
-        from_onnx.load(net, Path(args.models) / "candidate.onnx", without_gate=True)
+        from_onnx.load(net, Path(args.models) / "candidate.onnx")
     else:
         start_from_detector(net, Path(args.runs) / "detector.pt")
     saved = torch.load(checkpoint) if checkpoint.exists() else None

@@ -49,7 +49,7 @@ def arguments():
 
 def start(args):
     net = Candidate(gated=not args.top_k, dropout=args.dropout)
-    from_onnx.load(net, Path(args.models) / "candidate.onnx", without_gate=args.top_k)
+    from_onnx.load(net, Path(args.models) / "candidate.onnx")
     net.trunk.eval()
     for p in net.trunk.parameters():
         p.requires_grad = False

@@ -26,7 +26,7 @@ import split as splits
 import trust
 from evaluate import as_scan
 from passes import PLACES, Passes
-from scan import Pipeline
+from scan import Pipeline, calibrated
 
 FALSE_A_SCAN = 8
 RATES = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -58,7 +58,7 @@ class Marks:
         self.model, self.seen = pipeline.text, pipeline.flips
         self.passes = {host: Passes(pipeline.candidate_of(host)) for host in {t["host"] for t in self.copies.texts}}
         self.marks, self.scan, self.label, self.carried, self.flips = [], [], [], [], []
-        self.host, self.fit, self.nodules = [], [], 0
+        self.host, self.point, self.fits, self.nodules = [], [], {}, 0
         for number, (volume, text, name) in enumerate(zip(self.copies.volumes, self.copies.texts, self.copies.names)):
             volume, host = np.array(volume), text["host"]
             marks = pipeline.marks(volume, name, host=host)
@@ -67,12 +67,13 @@ class Marks:
             self.label += verdicts(scan).tolist()
             self.scan += [number] * len(marks)
             self.host += [host] * len(marks)
-            self.fit += [[*(fit["calibration"][k] for k in "abc"), fit["operating_point"]]] * len(marks)
+            self.fits[host] = fit["calibration"]
+            self.point += [fit["operating_point"]] * len(marks)
             self.marks += marks
             self.trunks(volume, marks, self.passes[host])
             print(host, len(marks), "marks", flush=True)
         self.label, self.scan, self.host = np.array(self.label), np.array(self.scan), np.array(self.host)
-        self.a, self.b, self.c, self.point = np.array(self.fit).T
+        self.point = np.array(self.point)
         self.logit1 = np.array([m["logit1"] for m in self.marks])
         self.flips = np.concatenate(self.flips)
 
@@ -94,8 +95,11 @@ class Marks:
 
     def probability(self, logit2, shift=0.0):
         """Calibrated; logit2 [N] or [N, passes]."""
-        a, b, c, logit1 = (v if logit2.ndim == 1 else v[:, None] for v in (self.a, self.b, self.c, self.logit1))
-        return trust.sigmoid(a * logit1 + b * logit2 + c + shift)
+        out = np.empty(logit2.shape)
+        for host, fit in self.fits.items():
+            rows = self.host == host
+            out[rows] = calibrated(fit, self.logit1[rows], logit2[rows], shift)
+        return out
 
     def select(self, p):
         """Rows that are candidates: judged, and above the threshold of 8 false positives a scan."""
