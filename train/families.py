@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import decode
-from detector import Block, Detector, Down
+from detector import Block, Detector
 from train_detector import CELLS, CENTRES, SIDE, loss_of, targets
 
 ANCHORS_MM = (5.0, 10.0, 20.0)
@@ -154,22 +154,17 @@ def sphere_goals(findings, points, zoom=1.0):
     return inside, counted
 
 
-class Segment(nn.Module):
+class Segment(Detector):
     """The trunk of Detector, brought up once more to stride 2."""
 
     goals = staticmethod(sphere_goals)
     LEAST = 0.3       # a part begins above this probability
 
     def __init__(self, widths=(16, 32, 64)):
-        super().__init__()
-        a, b, c = widths
-        self.stem = nn.Sequential(Down(1, a), Block(a))
-        self.quarter = nn.Sequential(Down(a, b), Block(b), Block(b))
-        self.eighth = nn.Sequential(Down(b, c), Block(c), Block(c))
-        self.narrow = nn.Sequential(nn.Conv3d(c, b, 1, bias=False), nn.BatchNorm3d(b), nn.ReLU())
-        self.join = nn.Sequential(nn.Conv3d(2 * b, b, 3, padding=1, bias=False), nn.BatchNorm3d(b), nn.ReLU())
+        super().__init__(widths)
+        del self.head, self.heatmap, self.offset, self.log_diameter
+        a, b, _ = widths
         self.last = nn.Sequential(nn.Conv3d(a + b, a, 3, padding=1, bias=False), nn.BatchNorm3d(a), nn.ReLU(), Block(a))
-        self.up = nn.Upsample(scale_factor=2, mode="nearest")
         self.out = nn.Conv3d(a, 1, 1)
         nn.init.constant_(self.out.bias, -4.6)
 
