@@ -34,11 +34,11 @@ static bool volume_read(const char *path, struct volume **iso, struct mask **lun
     struct grid grid = {.spacing_mm = {1, 1, 1}};
     if (!bytes_read_file(path, (size_t)1 << 31, &file, err))
         return false;
+    if (file.size < sizeof size)
+        return err_set(err, ERR_INPUT, "%s is cut", path);
+    memcpy(size, file.data, sizeof size);
     size_t voxels = 1;
     for (int axis = 0; axis < 3; axis++) {
-        if (file.size < sizeof size)
-            return err_set(err, ERR_INPUT, "%s is cut", path);
-        memcpy(size, file.data, sizeof size);
         if (size[axis] < 1 || size[axis] > SIDE_MAX)
             return err_set(err, ERR_INPUT, "%s has a side of %d", path, size[axis]);
         grid.size_ijk[axis] = size[axis];

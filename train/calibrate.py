@@ -21,6 +21,7 @@ import froc
 import split as splits
 from evaluate import as_scan
 from scan import LOOSE, Pipeline, bent, calibrated
+from trust import sigmoid
 
 PREVALENCE = 2.0          # nodules a CT
 OPERATING_FALSE = 1.5     # false positives a CT at the operating point
@@ -44,17 +45,17 @@ def fit_logistic(x, y, weight, ridge=1e-2, rounds=50):
 
 def probability(beta, x):
     """x [N, passes, features] -> the mean over the passes."""
-    return (1 / (1 + np.exp(-(x @ beta[:-1] + beta[-1])))).mean(1)
+    return sigmoid(x @ beta[:-1] + beta[-1]).mean(1)
 
 
-def fit_passes(x, y, weight, ridge=1e-2):
+def fit_passes(x, y, ridge=1e-2):
     """As fit_logistic, for what is shown: the mean of the passes lies nearer to 1/2 than the pass without dropout, and a
     fit of the latter would make every shown probability too modest. x [N, passes, features]."""
-    start = fit_logistic(x.mean(1), y, weight, ridge)
+    start = fit_logistic(x.mean(1), y, np.ones(len(y)), ridge)
 
     def cost(beta):
         p = np.clip(probability(beta, x), 1e-12, 1 - 1e-12)
-        return -(weight * (y * np.log(p) + (1 - y) * np.log(1 - p))).sum() + ridge / 2 * (beta[:-1]**2).sum()
+        return -(y * np.log(p) + (1 - y) * np.log(1 - p)).sum() + ridge / 2 * (beta[:-1]**2).sum()
     return optimize.minimize(cost, start, method="BFGS").x
 
 
@@ -66,7 +67,7 @@ def fit_curve(x, y):
 
     def cost(rise):
         to = points(rise)
-        p = np.clip(1 / (1 + np.exp(-bent(np.column_stack([KNOTS, to]), x))), 1e-12, 1 - 1e-12)
+        p = np.clip(sigmoid(bent(np.column_stack([KNOTS, to]), x)), 1e-12, 1 - 1e-12)
         return (-(y * np.log(p) + (1 - y) * np.log(1 - p)).sum() +
                 BENDING * ((np.diff(to) / np.diff(KNOTS) - 1)**2).sum())
     start = np.append(KNOTS[0], np.log(np.diff(KNOTS) - 0.01))
@@ -113,10 +114,10 @@ def fit(copies):
     kept = [(c["logit1"] >= logit(score_min)) & (c["label"] >= 0) for c in copies]
     x = np.concatenate([features(c["logit1"], c["passes"])[k] for c, k in zip(copies, kept)])
     y = np.concatenate([c["label"][k] for c, k in zip(copies, kept)])
-    beta = fit_passes(x, y, np.ones(len(y)))
+    beta = fit_passes(x, y)
     if min(beta[:2]) < 0:        # one of the two says nothing new: leave it out rather than invert it
         keep = 0 if beta[1] < 0 else 1
-        one = fit_passes(x[:, :, keep:keep + 1], y, np.ones(len(y)))
+        one = fit_passes(x[:, :, keep:keep + 1], y)
         beta = np.array([one[0], 0.0, one[1]] if keep == 0 else [0.0, one[0], one[1]])
     mean = probability(beta, x)
     curve = fit_curve(np.log(mean / (1 - mean)), y)

@@ -120,7 +120,7 @@ class Anchors(Detector):
 
     def forward_maps(self, image):
         """The best anchor of each cell, as the maps of Detector."""
-        logit, offset, size = super().forward(image)
+        logit, offset, size = self(image)
         best = logit.argmax(1, keepdim=True)
         anchor = torch.tensor(ANCHORS_MM)[best]
         offset = offset.reshape(len(offset), len(ANCHORS_MM), 3, *offset.shape[2:])

@@ -81,7 +81,7 @@ def judge(args, family, pipeline, copies):
     saved = torch.load(Path(args.runs) / f"family-{family}.pt")
     net.load_state_dict(saved["average"])
     net.eval()
-    alone, both, gflop, seconds, within = [], [], [], [], [0, 0]
+    alone, both, gflop, seconds = [], [], [], []
     for volume, text in zip(copies.volumes, copies.texts):
         volume = np.array(volume)
         image, distance = volume.astype(np.float32) / 255, mine.lung_distance(volume)
@@ -91,17 +91,13 @@ def judge(args, family, pipeline, copies):
         seconds.append(time.process_time() - began)
         _, logit2, *_ = pipeline.classify(image, rows, text["host"])
         for scans, score in ((alone, rows[:, 4]), (both, logit2)):
-            scans.append(froc.judge(as_scan(text, [{"at": r[:3].tolist(), "score": s} for r, s in zip(rows, score)])))
-        within[0] += int(np.isfinite(alone[-1][0]).sum())
-        within[1] += len(alone[-1][0])
+            scans.append(as_scan(text, [{"at": r[:3].tolist(), "score": s} for r, s in zip(rows, score)]))
+    best = np.array([s for scan in alone for s in froc.judge(scan)[0]])
     cells = [family, f"{sum(p.numel() for p in net.parameters()) / 1e3:.0f} k", f"{np.mean(gflop):.0f}", f"{np.mean(seconds):.1f}",
-             f"{saved['used'] / 60:.0f}", f"{within[0]}/{within[1]}"]
-    for scans in (alone, both):
-        drawn = np.random.default_rng(0)
-        cpm = [np.mean(froc.sensitivities([scans[i] for i in drawn.integers(0, len(scans), len(scans))])) for _ in range(1000)]
-        low, high = np.percentile(cpm, [2.5, 97.5])
-        found = froc.sensitivities(scans)
-        cells += [f"{np.mean(found):.3f} ({low:.3f}–{high:.3f})", f"{round(found[5] * within[1])}/{within[1]}"]
+             f"{saved['used'] / 60:.0f}", f"{np.isfinite(best).sum()}/{len(best)}"]
+    for figures in (froc.froc(alone), froc.froc(both)):
+        low, high = figures["cpm_interval"]
+        cells += [f"{figures['cpm']:.3f} ({low:.3f}–{high:.3f})", f"{round(figures['sensitivity']['4'] * len(best))}/{len(best)}"]
     print("| " + " | ".join(cells) + " |", flush=True)
 
 

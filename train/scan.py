@@ -13,6 +13,7 @@ import decode
 import lungs
 import onnx_run
 from passes import PLACES, Passes
+from trust import sigmoid
 
 
 LOOSE = (0.02, 60)        # score_min and candidates_max of what is kept for calibration
@@ -22,10 +23,6 @@ def bent(curve, x):
     """A monotone curve through points [[from, to], ...], straight between them, of slope 1 beyond (uncertainty/uncertainty.c)."""
     at, to = np.array(curve).T
     return np.interp(x, at, to) + np.minimum(x - at[0], 0) + np.maximum(x - at[-1], 0)
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def calibrated(calibration, logit1, logit2, shift=0.0):

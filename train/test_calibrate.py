@@ -36,7 +36,7 @@ def shown_is_fitted():
         """1 where logit(p) is as steep as the truth."""
         p = calibrate.probability(beta, x)
         return calibrate.fit_logistic(np.log(p / (1 - p))[:, None], y, np.ones(4000))[0]
-    fitted, plain = (steepness(of) for of in (calibrate.fit_passes(x, y, np.ones(4000)), calibrate.fit_logistic(x.mean(1), y, np.ones(4000))))
+    fitted, plain = (steepness(of) for of in (calibrate.fit_passes(x, y), calibrate.fit_logistic(x.mean(1), y, np.ones(4000))))
     check(abs(fitted - 1) < 0.03 < plain - 1, f"the mean of the passes is fitted: steepness {fitted:.3f}, without the passes {plain:.3f}")
 
 
