@@ -295,6 +295,7 @@ static bool keeper_start(struct reception *reception, struct err *err) {
     reception->journal = store_journal_open(&config, err);
     if (!reception->journal)
         return false;
+    store_journal_set_pixel_digest(reception->journal, dicom_pixel_digest);
     if (!store_journal_keep(reception->journal, 0, &ignored))
         log_err(LOG_ERROR, "scp", "journal not kept", &ignored);
     if (pthread_create(&reception->keeper, NULL, run_keeper, reception) == 0)
@@ -309,18 +310,28 @@ static void keeper_stop(struct reception *reception) {
     atomic_store(&reception->keeper_stops, true);
     pthread_join(reception->keeper, NULL);
     struct store *store = borrow(reception, &err);
-    if (!store || !store_journal_checkpoint(store, &err))
+    if (!store || !store_journal_flush(reception->journal, &err) || !store_journal_checkpoint(store, &err))
         log_err(LOG_WARNING, "scp", "journal not emptied", &err);
     if (store)
         give_back(reception, store);
     store_journal_close(reception->journal);
 }
 
+/* After what the former process acknowledged has its rows: until then its associations hold the studies open. */
+static bool associations_reset(struct reception *reception, struct err *err) {
+    struct store *store = borrow(reception, err);
+    bool good = store && store_associations_reset(store, err);
+    if (store)
+        give_back(reception, store);
+    return good;
+}
+
 static bool receive(struct reception *reception, struct err *err) {
     struct err ignored = {0};
     if (!keeper_start(reception, err))
         return false;
-    bool good = audit_application(reception, "110120", err) && listen_until_stopped(reception, err);
+    bool good = associations_reset(reception, err) && audit_application(reception, "110120", err) &&
+                listen_until_stopped(reception, err);
     write_sums(reception, true);
     keeper_stop(reception);
     if (good && !audit_application(reception, "110121", &ignored))
@@ -344,10 +355,9 @@ bool reception_run(const struct config *config, struct err *err) {
     memory_tune();
     reception.tally = tally_new(err);
     struct store *store = reception.tally ? processes_store_open(config, err) : NULL;
-    bool good = store && store_associations_reset(store, err);
     if (store)
         give_back(&reception, store);
-    good = good && receive(&reception, err);
+    bool good = store && receive(&reception, err);
     while (reception.idle_count)
         store_close(reception.idle[--reception.idle_count]);
     tally_free(reception.tally);

@@ -1,37 +1,35 @@
 #include "store/group.h"
 
 #include <errno.h>
-#include <stdio.h>
-#include <string.h>
-#include <unistd.h>
+#include <time.h>
 
 #include "store/handle.h"
 
-/* Bounds how long the first of a group waits for the last. */
-#define GROUP_MAX 64
-
-void group_start(struct group *group, struct store *store) {
-    *group = (struct group){.store = store};
-    group->syncs.last = &group->syncs.first;
-    group->commits.last = &group->commits.first;
-    pthread_mutex_init(&group->lock, NULL);
-}
-
-void group_stop(struct group *group) {
-    pthread_mutex_destroy(&group->lock);
-    store_close(group->store);
-}
+#define GROUP_MAX 64     /* bounds how long the first of a group waits for the last */
+#define GATHER_MS 10     /* for more, when nobody waits */
+#define TRY_AGAIN_MS 500 /* what failed and nobody waits for */
 
 /* ---- queues; the lock is held -------------------------------------------------------------------------- */
 
 static void queue_add(struct group_queue *queue, struct group_ticket *ticket) {
-    ticket->queue = queue;
     ticket->next = NULL;
     *queue->last = ticket;
     queue->last = &ticket->next;
+    queue->count++;
 }
 
-/* The tickets that one leader takes on. */
+static struct group_ticket *queue_take(struct group_queue *queue) {
+    struct group_ticket *ticket = queue->first;
+    if (!ticket)
+        return NULL;
+    queue->first = ticket->next;
+    queue->count--;
+    if (!queue->first)
+        queue->last = &queue->first;
+    return ticket;
+}
+
+/* What is committed at one time. */
 struct batch {
     struct group_ticket *items[GROUP_MAX];
     size_t count;
@@ -39,57 +37,13 @@ struct batch {
 
 static struct batch batch_take(struct group_queue *queue) {
     struct batch batch = {.count = 0};
-    while (queue->first && batch.count < GROUP_MAX) {
-        batch.items[batch.count++] = queue->first;
-        queue->first = queue->first->next;
+    while (queue->first && batch.count < GROUP_MAX)
+        batch.items[batch.count++] = queue_take(queue);
+    for (size_t index = 0; index < batch.count; index++) {
+        batch.items[index]->good = false;
+        batch.items[index]->err = (struct err){0};
     }
-    if (!queue->first)
-        queue->last = &queue->first;
-    queue->led = true;
     return batch;
-}
-
-static void queue_leave(struct group_queue *queue) {
-    queue->led = false;
-    if (queue->first)
-        pthread_cond_signal(&queue->first->wake);
-}
-
-static void ticket_end(struct group_ticket *ticket) {
-    ticket->done = true; /* under the lock: its thread may go on, and its ticket away, only after it */
-    pthread_cond_signal(&ticket->wake);
-}
-
-/* ---- syncing ----------------------------------------------------------------------------------------- */
-
-/* After a failed sync the kernel may have dropped the pages: what was written before it counts as lost. */
-static void sync_failed(struct batch *batch, int descriptor, int why) {
-    for (size_t index = 0; index < batch->count; index++)
-        if (batch->items[index]->descriptor == descriptor) {
-            batch->items[index]->sync_failed = true;
-            err_set(&batch->items[index]->err, why == ENOSPC || why == EDQUOT ? ERR_NO_SPACE : ERR_IO,
-                    "cannot sync the journal: %s", strerror(why));
-        }
-}
-
-static bool is_first_of_file(const struct batch *batch, size_t index) {
-    for (size_t before = 0; before < index; before++)
-        if (batch->items[before]->descriptor == batch->items[index]->descriptor)
-            return false;
-    return batch->items[index]->descriptor >= 0;
-}
-
-/* A second sync of the file could succeed although the first one lost pages (the kernel tells each loss once): after a
- * failure nothing that needs a sync is committed any more. */
-static void batch_sync(struct group *group, struct batch *batch) {
-    for (size_t index = 0; index < batch->count; index++) {
-        if (!is_first_of_file(batch, index))
-            continue;
-        int fault = group->sync_fault ? group->sync_fault : fdatasync(batch->items[index]->descriptor) == 0 ? 0 : errno;
-        if (fault)
-            sync_failed(batch, batch->items[index]->descriptor, fault);
-        group->sync_fault = fault;
-    }
 }
 
 /* ---- one transaction --------------------------------------------------------------------------------- */
@@ -137,47 +91,147 @@ static void batch_commit(struct group *group, struct batch *batch) {
         batch_run_each(group->store, batch);
 }
 
-/* ---- threads ----------------------------------------------------------------------------------------- */
+/* ---- the thread --------------------------------------------------------------------------------------- */
 
-static void lead_syncs(struct group *group) {
-    struct batch batch = batch_take(&group->syncs);
-    pthread_mutex_unlock(&group->lock);
-    batch_sync(group, &batch);
-    pthread_mutex_lock(&group->lock);
-    for (size_t index = 0; index < batch.count; index++)
-        if (batch.items[index]->sync_failed)
-            ticket_end(batch.items[index]);
-        else
-            queue_add(&group->commits, batch.items[index]);
-    queue_leave(&group->syncs);
-    if (!group->commits.led)
-        queue_leave(&group->commits);
+/* The lock is held. After a failure, nothing is repeated before its time, unless some thread waits for its own. */
+static void wait_for_work(struct group *group, int64_t wait_ms) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += (until.tv_nsec / 1000000 + wait_ms) / 1000;
+    until.tv_nsec = (until.tv_nsec / 1000000 + wait_ms) % 1000 * 1000000;
+    (void)pthread_cond_timedwait(&group->wake, &group->lock, &until);
 }
 
-static void lead_commits(struct group *group) {
-    struct batch batch = batch_take(&group->commits);
-    pthread_mutex_unlock(&group->lock);
-    batch_commit(group, &batch);
-    pthread_mutex_lock(&group->lock);
-    for (size_t index = 0; index < batch.count; index++)
-        ticket_end(batch.items[index]);
-    queue_leave(&group->commits);
+static void gather(struct group *group) {
+    int64_t until_ms = pulmo_monotonic_ms() + GATHER_MS;
+    for (int64_t left_ms = GATHER_MS;
+         left_ms > 0 && !group->stops && !group->waited_for && group->queue.count < GROUP_MAX;
+         left_ms = until_ms - pulmo_monotonic_ms())
+        wait_for_work(group, left_ms);
 }
+
+/* In the order in which they came: what failed is older than what waits. */
+static void failed_return(struct group *group) {
+    struct group_queue newer = group->queue;
+    group->queue = group->failed;
+    if (group->failed.last == &group->failed.first)
+        group->queue.last = &group->queue.first;
+    group->failed = (struct group_queue){.count = 0};
+    group->failed.last = &group->failed.first;
+    if (newer.first) {
+        *group->queue.last = newer.first;
+        group->queue.last = newer.last;
+        group->queue.count += newer.count;
+    }
+}
+
+/* The lock is held, and given back meanwhile. */
+static void batch_end(struct group *group, struct batch *batch) {
+    for (size_t index = 0; index < batch->count; index++) {
+        struct group_ticket *ticket = batch->items[index];
+        if (!ticket->ended) {
+            ticket->done = true; /* under the lock: its thread may go on, and its ticket away, only after it */
+            pthread_cond_signal(&ticket->wake);
+            continue;
+        }
+        pthread_mutex_unlock(&group->lock);
+        bool forgotten = ticket->ended(group->store, ticket);
+        pthread_mutex_lock(&group->lock);
+        if (!forgotten) {
+            group->fault = ticket->err;
+            group->again_ms = pulmo_monotonic_ms() + TRY_AGAIN_MS;
+            queue_add(&group->failed, ticket);
+        }
+    }
+}
+
+static void *run(void *context) {
+    struct group *group = context;
+    pthread_mutex_lock(&group->lock);
+    while (!group->stops || group->queue.first) {
+        if (group->failed.first && pulmo_monotonic_ms() >= group->again_ms)
+            failed_return(group);
+        if (!group->queue.first) {
+            wait_for_work(group, TRY_AGAIN_MS);
+            continue;
+        }
+        gather(group);
+        struct batch batch = batch_take(&group->queue);
+        pthread_mutex_unlock(&group->lock);
+        batch_commit(group, &batch);
+        pthread_mutex_lock(&group->lock);
+        batch_end(group, &batch);
+    }
+    pthread_mutex_unlock(&group->lock);
+    return NULL;
+}
+
+bool group_start(struct group *group, struct store *store, struct err *err) {
+    *group = (struct group){.store = store};
+    group->queue.last = &group->queue.first;
+    group->failed.last = &group->failed.first;
+    pthread_condattr_t monotonic; /* a clock that is set moves no wait */
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&group->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    pthread_mutex_init(&group->lock, NULL);
+    if (!store)
+        return false;
+    group->started = pthread_create(&group->thread, NULL, run, group) == 0;
+    return group->started || err_set(err, ERR_MEMORY, "no thread for the journal's commits");
+}
+
+void group_stop(struct group *group, void (*forget)(struct group_ticket *ticket)) {
+    if (group->started) {
+        pthread_mutex_lock(&group->lock);
+        failed_return(group);
+        group->stops = true;
+        pthread_cond_signal(&group->wake);
+        pthread_mutex_unlock(&group->lock);
+        pthread_join(group->thread, NULL);
+    }
+    for (struct group_ticket *ticket; (ticket = queue_take(&group->failed)) != NULL;)
+        forget(ticket);
+    pthread_cond_destroy(&group->wake);
+    pthread_mutex_destroy(&group->lock);
+    store_close(group->store);
+}
+
+/* ---- any thread --------------------------------------------------------------------------------------- */
 
 bool group_run(struct group *group, struct group_ticket *ticket) {
-    ticket->done = ticket->good = ticket->sync_failed = false;
+    ticket->done = false;
+    ticket->ended = NULL;
     pthread_cond_init(&ticket->wake, NULL);
     pthread_mutex_lock(&group->lock);
-    queue_add(ticket->descriptor >= 0 ? &group->syncs : &group->commits, ticket);
-    while (!ticket->done) {
-        if (ticket->queue->led || ticket->queue->first != ticket)
-            pthread_cond_wait(&ticket->wake, &group->lock);
-        else if (ticket->queue == &group->syncs)
-            lead_syncs(group);
-        else
-            lead_commits(group);
-    }
+    queue_add(&group->queue, ticket);
+    group->waited_for++;
+    pthread_cond_signal(&group->wake);
+    while (!ticket->done)
+        pthread_cond_wait(&ticket->wake, &group->lock);
+    group->waited_for--;
     pthread_mutex_unlock(&group->lock);
     pthread_cond_destroy(&ticket->wake);
     return ticket->good;
+}
+
+bool group_later(struct group *group, struct group_ticket *ticket) {
+    pthread_mutex_lock(&group->lock);
+    bool taken = !group->failed.first;
+    if (taken)
+        queue_add(&group->queue, ticket);
+    if (group->queue.count == 1 || group->queue.count == GROUP_MAX) /* otherwise it is awake, or gathers */
+        pthread_cond_signal(&group->wake);
+    pthread_mutex_unlock(&group->lock);
+    return taken;
+}
+
+bool group_is_well(struct group *group, struct err *why) {
+    pthread_mutex_lock(&group->lock);
+    bool well = !group->failed.first;
+    if (!well)
+        *why = group->fault;
+    pthread_mutex_unlock(&group->lock);
+    return well;
 }

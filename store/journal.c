@@ -1,215 +1,20 @@
-/* The writing side of the journal: one a folder, in the reception process. */
-#include "store/journal.h"
-
-#include <errno.h>
+/* Upkeep of the journal's writing side, and its two ends. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "store/blob.h"
-#include "store/contents.h"
-#include "store/group.h"
 #include "store/handle.h"
-#include "store/instance.h"
-#include "store/segment.h"
+#include "store/journal_writer.h"
 
-/* 1 GiB: the studies of a quarter of an hour at the pace of a busy scanner. */
-#define SEGMENT_BYTES ((uint64_t)32 << 20)
-#define SEGMENTS_MAX 32
 /* What is left of the disk, beyond its reserve, for each segment that is made. */
 #define ROOM_PER_SEGMENT 8
 #define IDLE_MS 300 /* without a put for so long, the journal is emptied */
 /* Contents are moved under load when more segments than this are used: it is a second write beside reception. */
 #define SEGMENTS_FULL (SEGMENTS_MAX * 3 / 4)
-
-/* used: full, or given up while reception rests; may hold contents that rows name. */
-enum segment_state { SEGMENT_ABSENT, SEGMENT_FREE, SEGMENT_ACTIVE, SEGMENT_USED };
-struct segment {
-    enum segment_state state;
-    int descriptor;
-    uint64_t used;
-    unsigned writers; /* puts between their place and their commit */
-};
-
-struct store_journal {
-    struct group group;   /* on a handle of its own */
-    struct store *store;  /* of store_journal_keep */
-    int writer_lock;      /* -1 while another process has it */
-    pthread_mutex_t lock; /* of what follows */
-    pthread_cond_t wake;
-    struct segment segments[SEGMENTS_MAX];
-    bool broken;         /* a sync failed: this process takes the direct way from now on */
-    bool moving;         /* the last step of a checkpoint was not the last; of store_journal_keep alone */
-    int64_t last_put_ms; /* monotonic */
-};
-
-/* ---- places ------------------------------------------------------------------------------------------ */
-
-/* Lowest number first: the fewer segments are in use, the warmer they are. */
-static int segment_in(const struct store_journal *journal, enum segment_state state) {
-    for (int index = 0; index < SEGMENTS_MAX; index++)
-        if (journal->segments[index].state == state)
-            return index;
-    return -1;
-}
-
-/* Bytes that a checkpoint will still need in blobs/, at most. */
-static uint64_t waiting_bytes(struct store_journal *journal) {
-    uint64_t bytes = 0;
-    pthread_mutex_lock(&journal->lock);
-    for (int index = 0; index < SEGMENTS_MAX; index++)
-        if (journal->segments[index].state != SEGMENT_FREE && journal->segments[index].state != SEGMENT_ABSENT)
-            bytes += journal->segments[index].used;
-    pthread_mutex_unlock(&journal->lock);
-    return bytes;
-}
-
-struct place {
-    int segment; /* -1 = none */
-    int descriptor;
-    uint64_t position;
-};
-
-/* Of the active segment; a full one makes room for a free one. The lock is held. */
-static int segment_for(struct store_journal *journal, uint64_t room) {
-    int active = segment_in(journal, SEGMENT_ACTIVE);
-    if (active >= 0 && journal->segments[active].used + room <= SEGMENT_BYTES)
-        return active;
-    if (active >= 0) {
-        journal->segments[active].state = SEGMENT_USED;
-        pthread_cond_signal(&journal->wake);
-    }
-    int fresh = segment_in(journal, SEGMENT_FREE);
-    if (fresh >= 0)
-        journal->segments[fresh].state = SEGMENT_ACTIVE;
-    return fresh;
-}
-
-static struct place place_take(struct store_journal *journal, size_t size) {
-    uint64_t room = segment_room(size);
-    struct place place = {.segment = -1, .descriptor = -1};
-    pthread_mutex_lock(&journal->lock);
-    int index = room <= SEGMENT_BYTES && !journal->broken ? segment_for(journal, room) : -1;
-    if (index >= 0) {
-        struct segment *segment = &journal->segments[index];
-        place = (struct place){index, segment->descriptor, segment->used};
-        segment->used += room;
-        segment->writers++;
-    }
-    journal->last_put_ms = pulmo_monotonic_ms();
-    pthread_mutex_unlock(&journal->lock);
-    return place;
-}
-
-static void place_leave(struct store_journal *journal, const struct place *place, bool sync_failed) {
-    pthread_mutex_lock(&journal->lock);
-    journal->segments[place->segment].writers--;
-    journal->broken = journal->broken || sync_failed;
-    pthread_mutex_unlock(&journal->lock);
-}
-
-/* ---- a put ------------------------------------------------------------------------------------------- */
-
-struct journal_put {
-    struct instance_put put;
-    struct place place;
-    bool again;
-};
-
-static bool place_row_add(struct store *store, const struct journal_put *put, struct err *err) {
-    return sql_run(store,
-                   "INSERT INTO journal (blob_sha256, blob_size, segment, position) VALUES (?1, ?2, ?3, ?4)"
-                   " ON CONFLICT DO NOTHING", /* the same content lies there already, as durable */
-                   SQL_VALUES(sql_text(put->put.input.blob), sql_int((int64_t)put->put.input.instance->part10_size),
-                              sql_int(put->place.segment), sql_int((int64_t)put->place.position)),
-                   err);
-}
-
-/* On a copy: the group may run it again. */
-static bool put_work(struct store *store, void *context, struct err *err) {
-    struct journal_put *put = context;
-    struct instance_put rows = put->put;
-    return instance_rows(store, &rows, &put->again, err) &&
-           (put->again || !put->put.journaled || place_row_add(store, put, err));
-}
-
-static bool put_decide(struct store *store, struct journal_put *put, struct err *err) {
-    const struct version_decision *decision = &put->put.decision;
-    bool durable = false, damaged = false;
-    if (!version_decide(store, &put->put.input, &put->put.decision, err) ||
-        (decision->version == VERSION_SAME &&
-         (!contents_is_damaged(store, decision->same, &damaged, err) ||
-          !journal_holds(store, decision->same, decision->same_size, &durable, err))))
-        return false;
-    put->put.journaled = !durable || damaged;
-    return true;
-}
-
-/* Without a place, a file of its own; again when it was removed since (retention_blob_needed). */
-static bool put_durable(struct store *store, struct journal_put *put, struct err *err) {
-    const struct instance *instance = put->put.input.instance;
-    if (put->place.segment >= 0 || !put->put.journaled)
-        return true;
-    put->put.journaled = false;
-    return blob_put(store->config.folder, put->put.input.blob, instance->part10, instance->part10_size, err);
-}
-
-/* Most instances are new: that is tried before anything is read. Where the rows know better, they ask for a decision.
- */
-static bool put_commit(struct store_journal *journal, struct store *store, struct journal_put *put, bool *sync_failed,
-                       struct err *err) {
-    put->put.decision = (struct version_decision){.version = VERSION_FIRST};
-    put->put.journaled = true;
-    for (int tries = 0; tries <= INSTANCE_DECISIONS_MAX; tries++) {
-        struct group_ticket ticket = {.work = put_work, .context = put};
-        if ((tries > 0 && !put_decide(store, put, err)) || !put_durable(store, put, err))
-            return false;
-        ticket.descriptor = put->put.journaled ? put->place.descriptor : -1;
-        if (!group_run(&journal->group, &ticket)) {
-            *sync_failed = ticket.sync_failed;
-            return err_set(err, ticket.err.kind, "%s", ticket.err.text);
-        }
-        if (!put->again)
-            return true;
-    }
-    return err_set(err, ERR_BUSY, "instance %s is being stored by too many senders at once",
-                   put->put.input.instance->sop_instance_uid);
-}
-
-/* The bytes go out before what is not digested yet is: the disk and the processor work at one time. */
-static bool put_try(struct store_journal *journal, struct store *store, const struct instance *instance,
-                    struct err *err) {
-    struct journal_put put = {.put = {.now_ms = pulmo_now_ms()}, .place = place_take(journal, instance->part10_size)};
-    const struct place *place = &put.place;
-    bool sync_failed = false;
-    bool good = (place->segment < 0 ||
-                 segment_write(place->descriptor, place->position, instance->part10, instance->part10_size, err)) &&
-                version_input_make(instance, &put.put.input, err) &&
-                put_commit(journal, store, &put, &sync_failed, err);
-    if (place->segment >= 0)
-        place_leave(journal, place, sync_failed);
-    return good;
-}
-
-bool store_journal_put(struct store_journal *journal, struct store *store, const struct instance *instance,
-                       struct err *err) {
-    struct err fault = {0};
-    if (!instance_check(instance, err))
-        return false;
-    if (!blob_room(store->config.folder, store->config.disk_reserve_bytes + waiting_bytes(journal),
-                   instance->part10_size, &fault))
-        return instance_refuse(store, instance, &fault, err);
-    return put_try(journal, store, instance, &fault) || instance_refuse(store, instance, &fault, err);
-}
-
-bool store_journal_run(struct store_journal *journal, store_work *work, void *context, struct err *err) {
-    struct group_ticket ticket = {.work = work, .context = context, .descriptor = -1};
-    return group_run(&journal->group, &ticket) || err_set(err, ticket.err.kind, "%s", ticket.err.text);
-}
 
 /* ---- upkeep: new segments, checkpoints, recycling ---------------------------------------------------- */
 
@@ -226,17 +31,66 @@ static bool writer_lock_try(struct store_journal *journal) {
     return journal->writer_lock >= 0;
 }
 
-/* From now on only this process adds rows. */
+static bool state_read(struct store_journal *journal, int64_t *number, bool *in_use, struct err *err) {
+    PULMO_SCOPED(sql_done_at)
+    sqlite3_stmt *statement =
+        sql_prepare(journal->store, "SELECT key, number, in_use FROM journal_state", SQL_NO_VALUES, err);
+    bool row = false;
+    if (!statement || !sql_step(journal->store, statement, &row, err))
+        return false;
+    if (!row)
+        return err_set(err, ERR_INTERNAL, "the journal's state is missing in the database");
+    sql_column_text(statement, 0, journal->key, sizeof journal->key);
+    *number = sqlite3_column_int64(statement, 1);
+    *in_use = sqlite3_column_int(statement, 2) != 0;
+    return true;
+}
+
+static bool state_write(struct store_journal *journal, int64_t number, bool in_use, struct err *err) {
+    if (!sql_run(journal->store, "UPDATE journal_state SET number = ?1, in_use = ?2",
+                 SQL_VALUES(sql_int(number), sql_int(in_use)), err))
+        return false;
+    journal->number_noted = number;
+    return true;
+}
+
+/* Up to this record all rows are there. */
+static int64_t number_done(struct store_journal *journal) {
+    pthread_mutex_lock(&journal->lock);
+    int64_t number = (journal->first ? journal->first->number : journal->number_next) - 1;
+    pthread_mutex_unlock(&journal->lock);
+    return number;
+}
+
+static bool number_note(struct store_journal *journal, struct err *err) {
+    int64_t number = number_done(journal);
+    return number == journal->number_noted || state_write(journal, number, true, err);
+}
+
+/* From now on only this process adds rows. What the former one acknowledged gets its rows first. */
 static bool writer_begin(struct store_journal *journal, bool *began, struct err *err) {
-    int64_t last = 0;
+    int64_t last = 0, number = 0;
+    bool in_use = false;
     *began = writer_lock_try(journal);
     if (!*began || journal->store->journal_own_after >= 0)
         return true;
-    if (!sql_integer(journal->store, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'",
+    if (!state_read(journal, &number, &in_use, err) || (in_use && !journal_replay(journal, number, &number, err)) ||
+        !state_write(journal, number, true, err) ||
+        !sql_integer(journal->store, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'",
                      SQL_NO_VALUES, &last, err))
         return false;
+    journal->number_next = number + 1;
     journal->store->journal_own_after = last;
     return true;
+}
+
+/* In order: the next process need not look for records. */
+static void writer_end(struct store_journal *journal) {
+    struct err ignored = {0};
+    if (journal->writer_lock >= 0 && journal->store->journal_own_after >= 0 && !journal->first)
+        (void)!state_write(journal, number_done(journal), false, &ignored);
+    if (journal->writer_lock >= 0)
+        close(journal->writer_lock);
 }
 
 /* Of each segment, whether a row names it. */
@@ -283,7 +137,7 @@ static bool segment_add(struct store_journal *journal, struct err *err) {
     const struct store_config *config = &journal->store->config;
     bool named[SEGMENTS_MAX] = {false};
     pthread_mutex_lock(&journal->lock);
-    int index = segment_in(journal, SEGMENT_FREE) < 0 ? segment_in(journal, SEGMENT_ABSENT) : -1;
+    int index = journal_segment_in(journal, SEGMENT_FREE) < 0 ? journal_segment_in(journal, SEGMENT_ABSENT) : -1;
     pthread_mutex_unlock(&journal->lock);
     struct err no_room = {0};
     if (index < 0 || !blob_room(config->folder, config->disk_reserve_bytes, ROOM_PER_SEGMENT * SEGMENT_BYTES, &no_room))
@@ -307,12 +161,12 @@ static bool is_due(struct store_journal *journal) {
     size_t used = 0;
     pthread_mutex_lock(&journal->lock);
     bool rests = pulmo_monotonic_ms() - journal->last_put_ms >= IDLE_MS;
-    int active = segment_in(journal, SEGMENT_ACTIVE);
+    int active = journal_segment_in(journal, SEGMENT_ACTIVE);
     if (rests && active >= 0)
         journal->segments[active].state = SEGMENT_USED;
     for (int index = 0; index < SEGMENTS_MAX; index++)
         used += journal->segments[index].state == SEGMENT_USED;
-    bool none_free = segment_in(journal, SEGMENT_FREE) < 0;
+    bool none_free = journal_segment_in(journal, SEGMENT_FREE) < 0;
     pthread_mutex_unlock(&journal->lock);
     return used > 0 && (rests || none_free || used > SEGMENTS_FULL);
 }
@@ -346,11 +200,18 @@ bool store_journal_keep(struct store_journal *journal, int64_t wait_ms, struct e
         return false;
     if (!began)
         return true; /* a former process is still ending */
+    struct err why = {0};
     return segment_add(journal, err) && (!is_due(journal) || checkpoint_step(journal, err)) &&
-           segments_recycle(journal, err);
+           segments_recycle(journal, err) && number_note(journal, err) &&
+           (group_is_well(&journal->group, &why) ||
+            err_set(err, why.kind, "acknowledged, not yet in the database: %s", why.text));
 }
 
 /* ---- open and close ---------------------------------------------------------------------------------- */
+
+void store_journal_set_pixel_digest(struct store_journal *journal, store_pixel_digest *digest) {
+    store_set_pixel_digest(journal->store, digest);
+}
 
 static void journal_free_at(struct store_journal **journal) {
     store_journal_close(*journal);
@@ -368,9 +229,10 @@ struct store_journal *store_journal_open(const struct store_config *config, stru
     pthread_mutex_init(&journal->lock, NULL);
     journal->writer_lock = -1;
     journal->last_put_ms = pulmo_monotonic_ms() - IDLE_MS;
+    sync_queue_start(&journal->syncs);
     journal->store = store_open(config, err);
-    group_start(&journal->group, journal->store ? store_open(config, err) : NULL);
-    if (!journal->group.store || !segment_folder_make(config->folder, err))
+    if (!group_start(&journal->group, journal->store ? store_open(config, err) : NULL, err) ||
+        !segment_folder_make(config->folder, err))
         return NULL;
     struct store_journal *opened = journal;
     journal = NULL;
@@ -380,13 +242,13 @@ struct store_journal *store_journal_open(const struct store_config *config, stru
 void store_journal_close(struct store_journal *journal) {
     if (!journal)
         return;
+    group_stop(&journal->group, journal_put_forget);
+    writer_end(journal);
     for (int index = 0; index < SEGMENTS_MAX; index++)
         if (journal->segments[index].state != SEGMENT_ABSENT)
             close(journal->segments[index].descriptor);
-    group_stop(&journal->group);
+    sync_queue_stop(&journal->syncs);
     store_close(journal->store);
-    if (journal->writer_lock >= 0)
-        close(journal->writer_lock);
     pthread_cond_destroy(&journal->wake);
     pthread_mutex_destroy(&journal->lock);
     free(journal);

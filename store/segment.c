@@ -109,14 +109,22 @@ uint64_t segment_room(size_t size) {
     return ((uint64_t)size + SEGMENT_PAGE - 1) / SEGMENT_PAGE * SEGMENT_PAGE;
 }
 
-bool segment_write(int descriptor, uint64_t position, const void *data, size_t size, struct err *err) {
+bool segment_write(int descriptor, uint64_t position, const struct segment_piece *pieces, size_t count,
+                   struct err *err) {
     static const uint8_t zeros[SEGMENT_PAGE];
-    uint64_t room = segment_room(size);
-    struct iovec parts[2] = {{(void *)(uintptr_t)data, size}, {(void *)(uintptr_t)zeros, (size_t)(room - size)}};
-    if (!write_at(descriptor, position, parts, 2))
+    struct iovec parts[2 * SEGMENT_PIECES_MAX];
+    uint64_t room = 0;
+    for (size_t index = 0; index < count && index < SEGMENT_PIECES_MAX; index++) {
+        const struct segment_piece *piece = &pieces[index];
+        parts[2 * index] = (struct iovec){(void *)(uintptr_t)piece->data, piece->size};
+        parts[2 * index + 1] =
+            (struct iovec){(void *)(uintptr_t)zeros, (size_t)(segment_room(piece->size) - piece->size)};
+        room += segment_room(piece->size);
+    }
+    if (!write_at(descriptor, position, parts, 2 * (int)count))
         return err_set(err, errno == ENOSPC || errno == EDQUOT ? ERR_NO_SPACE : ERR_IO, "cannot write the journal: %s",
                        strerror(errno));
-    /* Only a hint: while the disk works, the caller digests. The sync before the commit is what counts. */
+    /* Only a hint: while the disk works, the caller goes on. The sync is what counts. */
     (void)sync_file_range(descriptor, (off_t)position, (off_t)room, SYNC_FILE_RANGE_WRITE);
     return true;
 }

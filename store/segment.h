@@ -18,8 +18,15 @@ bool segment_path(const char *folder, int64_t number, char out[SEGMENT_PATH_SIZE
 int segment_open(const char *folder, int64_t number, uint64_t size, struct err *err);
 /* A piece's length in the segment, whole pages. */
 uint64_t segment_room(size_t size);
-/* Writes a piece, padded with zeros to whole pages, and lets the disk begin with it. Not synced. */
-bool segment_write(int descriptor, uint64_t position, const void *data, size_t size, struct err *err) PULMO_MUST_USE;
+/* Writes pieces one after the other, each padded with zeros to whole pages, and lets the disk begin with them. Not
+ * synced. */
+#define SEGMENT_PIECES_MAX 2
+struct segment_piece {
+    const void *data;
+    size_t size;
+};
+bool segment_write(int descriptor, uint64_t position, const struct segment_piece *pieces, size_t count,
+                   struct err *err) PULMO_MUST_USE;
 /* size bytes at position, into memory of that size. ERR_CONFLICT when the file is shorter, ERR_NOT_FOUND when it is
  * absent. */
 bool segment_read(const char *folder, int64_t number, uint64_t position, size_t size, void *out,

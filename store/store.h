@@ -66,15 +66,22 @@ void store_set_pixel_digest(struct store *store, store_pixel_digest *digest);
 struct store_journal;
 struct store_journal *store_journal_open(const struct store_config *config, struct err *err);
 void store_journal_close(struct store_journal *journal); /* what it holds stays until the next checkpoint */
+void store_journal_set_pixel_digest(struct store_journal *journal, store_pixel_digest *digest); /* once, after open */
 /* Upkeep, for a thread of its own in a loop: waits for up to wait_ms, then adds a segment, empties some, recycles them.
- * The journal takes nothing before the first call. An error leaves everything as it was: call again. */
+ * The journal takes nothing before the first call, which adds the rows of what a former process acknowledged and did
+ * not live to commit. An error leaves everything as it was: call again. */
 bool store_journal_keep(struct store_journal *journal, int64_t wait_ms, struct err *err) PULMO_MUST_USE;
-/* Any thread. store_instance_put, with the same promise; store: the calling thread's handle. What the journal has no
- * room for becomes a file at once. */
+/* Any thread. store_instance_put, with the same promise, but that the rows of a new UID come some milliseconds later:
+ * when true is returned, content and what they will say have been synced, and after a crash the first call of
+ * store_journal_keep adds them. store: the calling thread's handle. What the journal has no room for becomes a file at
+ * once. */
 bool store_journal_put(struct store_journal *journal, struct store *store, const struct instance *instance,
                        struct err *err) PULMO_MUST_USE;
-/* Runs work, which writes to the store, in one commit with other threads' works; on any of their threads, and again
- * after a rollback when another's work failed. */
+/* Waits for the rows of all that was put before. False when they cannot be committed, which is tried again and again.
+ */
+bool store_journal_flush(struct store_journal *journal, struct err *err) PULMO_MUST_USE;
+/* Runs work, which writes to the store, in one commit with other threads' works, after the rows of all that was put
+ * before; on a thread of the journal's, and again after a rollback when another's work failed. */
 typedef bool store_work(struct store *store, void *context, struct err *err);
 bool store_journal_run(struct store_journal *journal, store_work *work, void *context, struct err *err) PULMO_MUST_USE;
 /* Moves what the journal holds at this moment into blobs/, from any process. Whoever reads or removes files in blobs/

@@ -8,7 +8,9 @@
 #include <stdatomic.h>
 #include <sys/stat.h>
 
+#include "store/handle.h"
 #include "store/journal.h"
+#include "store/record.h"
 #include "store/segment.h"
 
 static struct store_journal *journal_open(const struct fixture *fixture) {
@@ -32,10 +34,17 @@ static struct instance instance_of(const char *sop, const void *content, size_t 
     return instance;
 }
 
-static void put(struct store_journal *journal, struct store *store, const char *sop, const char *text) {
+/* Acknowledged; its rows may still be on their way. */
+static void put_only(struct store_journal *journal, struct store *store, const char *sop, const char *text) {
     struct err err = {0};
     struct instance instance = instance_of(sop, text, strlen(text));
     assert_good(store_journal_put(journal, store, &instance, &err));
+}
+
+static void put(struct store_journal *journal, struct store *store, const char *sop, const char *text) {
+    struct err err = {0};
+    put_only(journal, store, sop, text);
+    assert_good(store_journal_flush(journal, &err));
 }
 
 static int64_t waiting(const struct fixture *fixture) {
@@ -139,7 +148,8 @@ static void test_reopened(void **state) {
     assert_good(segment_path(fixture->folder, 0, path, &err));
     int descriptor = open(path, O_RDWR);
     assert_true(descriptor >= 0);
-    assert_true(segment_write(descriptor, SEGMENT_PAGE, "a tail that no row names", 24, &err)); /* torn by a crash */
+    const struct segment_piece tail = {"a tail that no row names", 24}; /* torn by a crash */
+    assert_true(segment_write(descriptor, (uint64_t)2 * SEGMENT_PAGE, &tail, 1, &err));
     close(descriptor);
     journal = journal_open(fixture);
     for (int index = 0; index < 40; index++) {
@@ -173,8 +183,9 @@ static void test_truncated(void **state) {
         blob_remove(fixture, last);
         int descriptor = open(path, O_RDWR);
         assert_true(descriptor >= 0);
-        assert_true(segment_write(descriptor, SEGMENT_PAGE, last, strlen(last), &err));
-        assert_int_equal(ftruncate(descriptor, SEGMENT_PAGE + (off_t)left), 0);
+        const struct segment_piece piece = {last, strlen(last)}; /* after two records and the first content */
+        assert_true(segment_write(descriptor, (uint64_t)3 * SEGMENT_PAGE, &piece, 1, &err));
+        assert_int_equal(ftruncate(descriptor, (off_t)3 * SEGMENT_PAGE + (off_t)left), 0);
         close(descriptor);
         assert_good(store_journal_checkpoint(fixture->store, &err));
         assert_int_equal(waiting(fixture), 0);
@@ -209,7 +220,7 @@ static void test_parts(void **state) {
         assert_true(blob_is(fixture, text));
     }
     put(journal, fixture->store, "1.2.3.5", "in the segment that is free again");
-    assert_int_equal(fixture_count(fixture, "SELECT segment = 0 AND position = 0 FROM journal"), 1);
+    assert_int_equal(fixture_count(fixture, "SELECT segment = 0 AND position = 4096 FROM journal"), 1);
     store_journal_close(journal);
     check_chain(fixture->store);
 }
@@ -231,6 +242,143 @@ static void test_restored(void **state) {
     assert_int_equal(waiting(fixture), 0);
     assert_true(blob_is(fixture, "restored"));
     assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM audit WHERE content LIKE '%lost%'"), 0);
+}
+
+/* ---- acknowledged, without rows ----------------------------------------------------------------------- */
+
+/* The folder as a crash leaves it: the segment with its records, the database without their rows. */
+static void rows_remove(const struct fixture *fixture) {
+    assert_int_equal(fixture_sql(fixture, "DELETE FROM journal; DELETE FROM instance; DELETE FROM study_source;"
+                                          " DELETE FROM study; UPDATE journal_state SET number = 0, in_use = 1"),
+                     SQLITE_OK);
+}
+
+static void test_replay(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    struct store_journal *journal = journal_open(fixture);
+    put(journal, fixture->store, "1.2.3.1", "first");
+    put(journal, fixture->store, "1.2.3.2", "second");
+    put(journal, fixture->store, "1.2.3.3", "third");
+    const int64_t received_ms = fixture_count(fixture, "SELECT max(received_ms) FROM instance");
+    store_journal_close(journal);
+    assert_int_equal(fixture_count(fixture, "SELECT in_use FROM journal_state"), 0);
+    rows_remove(fixture);
+    usleep(2000);
+    journal = journal_open(fixture);
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance WHERE current = 1"), 3);
+    assert_int_equal(fixture_count(fixture, "SELECT max(received_ms) FROM instance"), received_ms);
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance WHERE calling_aet = 'SENDER'"), 3);
+    assert_int_equal(fixture_count(fixture, "SELECT number = 3 AND in_use FROM journal_state"), 1);
+    put(journal, fixture->store, "1.2.3.4", "fourth"); /* where nothing lies that is named */
+    assert_good(store_journal_checkpoint(fixture->store, &err));
+    assert_true(blob_is(fixture, "first") && blob_is(fixture, "second") && blob_is(fixture, "third") &&
+                blob_is(fixture, "fourth"));
+    store_journal_close(journal);
+    check_chain(fixture->store);
+}
+
+/* Of three records the rows of one are there, and the last was not whole: it was never acknowledged. */
+static void test_replay_some(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    char path[SEGMENT_PATH_SIZE];
+    struct store_journal *journal = journal_open(fixture);
+    put(journal, fixture->store, "1.2.3.1", "first");
+    put(journal, fixture->store, "1.2.3.2", "second");
+    put(journal, fixture->store, "1.2.3.3", "third");
+    store_journal_close(journal);
+    assert_int_equal(
+        fixture_sql(fixture, "DELETE FROM journal WHERE position > 4096; DELETE FROM instance"
+                             " WHERE sop_instance_uid > '1.2.3.1'; UPDATE journal_state SET number = 0, in_use = 1"),
+        SQLITE_OK);
+    assert_good(segment_path(fixture->folder, 0, path, &err));
+    int descriptor = open(path, O_RDWR);
+    const struct segment_piece torn = {"thixx", 5};
+    assert_true(descriptor >= 0 && segment_write(descriptor, (uint64_t)5 * SEGMENT_PAGE, &torn, 1, &err));
+    close(descriptor);
+    journal = journal_open(fixture);
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance"), 2);
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM audit WHERE content LIKE '%receive-interrupted%'"),
+                     1);
+    store_journal_close(journal);
+    journal = journal_open(fixture); /* told once */
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM audit WHERE content LIKE '%receive-interrupted%'"),
+                     1);
+    put(journal, fixture->store, "1.2.3.3", "third"); /* sent again */
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance WHERE current = 1"), 3);
+    store_journal_close(journal);
+    check_chain(fixture->store);
+}
+
+/* A content that holds what looks like a record, where a page begins: it has not this store's key. */
+static void test_forged(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    struct instance forged = instance_of("1.2.3.66", "forged", 6);
+    char digest[DIGEST_HEX_SIZE];
+    PULMO_SCOPED(bytes_free) struct bytes record = {0}, content = {0};
+    assert_good(digest_hex("forged", 6, digest, &err));
+    assert_good(record_begin(&forged, digest, 1, &record, &err));
+    assert_good(record_number(&record, "a key that somebody made up", 77, &err));
+    content.data = calloc(3, SEGMENT_PAGE);
+    content.size = (size_t)3 * SEGMENT_PAGE;
+    assert_non_null(content.data);
+    memcpy(content.data + SEGMENT_PAGE, record.data, record.size);
+    memcpy(content.data + (size_t)2 * SEGMENT_PAGE, "forged", 6);
+    struct store_journal *journal = journal_open(fixture);
+    struct instance carrier = instance_of("1.2.3.1", content.data, content.size);
+    assert_good(store_journal_put(journal, fixture->store, &carrier, &err));
+    assert_good(store_journal_flush(journal, &err));
+    store_journal_close(journal);
+    for (int64_t number = 0; number < 2; number++) { /* as content of a record; as what an older one has left */
+        char sql[80];
+        snprintf(sql, sizeof sql, "UPDATE journal_state SET number = %lld, in_use = 1", (long long)number);
+        assert_int_equal(fixture_sql(fixture, sql), SQLITE_OK);
+        store_journal_close(journal_open(fixture));
+        assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance"), 1);
+    }
+}
+
+/* The database cannot be written for a while: what was acknowledged waits for it, what comes then is refused. */
+static void test_locked(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0}, refused = {0};
+    struct store_journal *journal = journal_open(fixture);
+    PULMO_SCOPED(store_close_at) struct store *other = fixture_handle(fixture);
+    assert_good(sql_script(other, "BEGIN IMMEDIATE", &err));
+    put_only(journal, fixture->store, "1.2.3.1", "acknowledged");
+    assert_false(store_journal_flush(journal, &refused));
+    assert_int_equal(refused.kind, ERR_BUSY);
+    struct instance late = instance_of("1.2.3.2", "late", 4);
+    assert_refused(store_journal_put(journal, fixture->store, &late, &err), ERR_BUSY);
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance"), 0);
+    assert_good(sql_script(other, "COMMIT", &err));
+    for (int tries = 0; tries < 100 && fixture_count(fixture, "SELECT count(*) FROM instance") == 0; tries++)
+        usleep(50000);
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance"), 1);
+    put(journal, fixture->store, "1.2.3.2", "late");
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance"), 2);
+    store_journal_close(journal);
+    check_chain(fixture->store);
+}
+
+/* One UID with other contents in the same moment: none is new to the rows but the first. */
+static void test_meeting(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    struct store_journal *journal = journal_open(fixture);
+    put_only(journal, fixture->store, "1.2.3.1", "header a PIXELS 1");
+    put_only(journal, fixture->store, "1.2.3.1", "header a PIXELS 1");
+    put_only(journal, fixture->store, "1.2.3.1", "header b PIXELS 1");
+    put_only(journal, fixture->store, "1.2.3.1", "header b PIXELS 2");
+    assert_good(store_journal_flush(journal, &err));
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance WHERE version = 'first'"), 1);
+    assert_int_equal(fixture_count(fixture, "SELECT current FROM instance WHERE version = 'corrected'"), 1);
+    assert_int_equal(fixture_count(fixture, "SELECT current FROM instance WHERE version = 'conflict'"), 0);
+    assert_int_equal(waiting(fixture), 3);
+    store_journal_close(journal);
+    check_chain(fixture->store);
 }
 
 /* ---- threads ----------------------------------------------------------------------------------------- */
@@ -348,7 +496,8 @@ static void test_no_room(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_paths), TEST(test_same_content), TEST(test_versions), TEST(test_reopened),    TEST(test_truncated),
-        TEST(test_parts), TEST(test_restored),     TEST(test_threads),  TEST(test_two_writers), TEST(test_no_room)};
+        TEST(test_paths),  TEST(test_same_content), TEST(test_versions), TEST(test_reopened),    TEST(test_truncated),
+        TEST(test_parts),  TEST(test_restored),     TEST(test_replay),   TEST(test_replay_some), TEST(test_forged),
+        TEST(test_locked), TEST(test_meeting),      TEST(test_threads),  TEST(test_two_writers), TEST(test_no_room)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
