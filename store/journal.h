@@ -1,14 +1,20 @@
 /* The reception journal, seen in store/ only; its public part is in store.h.
  *
  * A durable file of its own costs an instance two commits of the file system (the file, its folder). Reception instead
- * writes contents one after the other into segments (store/segment.h) and syncs those of several associations at once
- * (store/group.h). A row of the table `journal` says where a content lies. The order of durable writes is the promise:
- * content, synced; then the rows of instance, study, audit and journal, one commit; only then success.
+ * writes records (store/record.h), each a content with what its rows will say, one after the other into segments
+ * (store/segment.h), and syncs those of several associations at once (store/sync.h). That is the promise: what is new to
+ * the database is acknowledged when its record is durable. The rows of instance, study, audit and journal follow within
+ * milliseconds, many in one commit (store/group.h); a row of the table `journal` says where the content lies. After a
+ * crash the next reception reads the records whose rows may be missing and adds those that are (journal_replay.c),
+ * before it takes anything. `journal_state` says up to which number no record needs that.
+ *
+ * What is not new (its UID has rows) is judged by them first, and acknowledged after its own rows. So is everything as
+ * long as rows of what was acknowledged cannot be committed: reception does not run ahead of a database that fails.
  *
  * A checkpoint moves contents on into blobs/: files, synced, then the journal rows are deleted in a commit of their
  * own. So at every instant each content that a row names lies whole in blobs/ or where a journal row says, or both.
- * A segment is written again only when no row names it and nobody writes to it. What a crash leaves in a segment
- * without a row was never acknowledged, and is written over. */
+ * A segment is written again only when no row names it and no record in it waits for its rows. A record that a crash
+ * left torn was never acknowledged: it is audited, and written over. */
 #ifndef PULMO_STORE_JOURNAL_H
 #define PULMO_STORE_JOURNAL_H
 
