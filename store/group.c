@@ -91,6 +91,16 @@ static void batch_commit(struct group *group, struct batch *batch) {
         batch_run_each(group->store, batch);
 }
 
+/* The database's fault, not the work's. */
+static bool is_faulty(const struct batch *batch) {
+    for (size_t index = 0; index < batch->count; index++) {
+        enum err_kind kind = batch->items[index]->good ? ERR_NONE : batch->items[index]->err.kind;
+        if (kind == ERR_IO || kind == ERR_NO_SPACE || kind == ERR_BUSY || kind == ERR_MEMORY)
+            return true;
+    }
+    return false;
+}
+
 /* ---- the thread --------------------------------------------------------------------------------------- */
 
 /* The lock is held. After a failure, nothing is repeated before its time, unless some thread waits for its own. */
@@ -159,7 +169,9 @@ static void *run(void *context) {
         struct batch batch = batch_take(&group->queue);
         pthread_mutex_unlock(&group->lock);
         batch_commit(group, &batch);
+        bool faulty = is_faulty(&batch);
         pthread_mutex_lock(&group->lock);
+        group->faulty = faulty;
         batch_end(group, &batch);
     }
     pthread_mutex_unlock(&group->lock);
@@ -218,7 +230,7 @@ bool group_run(struct group *group, struct group_ticket *ticket) {
 
 bool group_later(struct group *group, struct group_ticket *ticket) {
     pthread_mutex_lock(&group->lock);
-    bool taken = !group->failed.first;
+    bool taken = !group->failed.first && !group->faulty;
     if (taken)
         queue_add(&group->queue, ticket);
     if (group->queue.count == 1 || group->queue.count == GROUP_MAX) /* otherwise it is awake, or gathers */

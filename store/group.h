@@ -40,6 +40,7 @@ struct group {
     size_t waited_for;                /* threads in group_run */
     int64_t again_ms;                 /* monotonic: when what failed is tried again */
     struct err fault;                 /* of the last that failed */
+    bool faulty;                      /* the last commit failed for the database's sake */
     bool started, stops;
 };
 /* Takes the store, NULL after an error, in which case nothing may be called but group_stop. */
@@ -49,8 +50,8 @@ void group_stop(struct group *group, void (*forget)(struct group_ticket *ticket)
 
 /* Runs ticket->work and commits it, with others. False with ticket->err when it was not committed. */
 bool group_run(struct group *group, struct group_ticket *ticket) PULMO_MUST_USE;
-/* The same without waiting. False when something that nobody waits for has failed and was not repeated yet: then the
- * ticket was not taken, and who waits for its commit learns why. */
+/* The same without waiting. False when the last commit has failed, or something that nobody waits for waits for
+ * another try: then the ticket was not taken, and who waits for its commit learns why. */
 bool group_later(struct group *group, struct group_ticket *ticket) PULMO_MUST_USE;
 /* False with why, when something waits for another try. */
 bool group_is_well(struct group *group, struct err *why);

@@ -209,6 +209,9 @@ export class Lane {
     await run(storeState, [data, 'load', file]);
   }
 
+  /** Adds the rows of what was acknowledged before a crash, as reception does before it takes anything. */
+  async replay() { await run(storeState, [this.data, 'replay']); }
+
   verifyAudit() { return pulmo('audit', 'verify', '-c', this.config); }
 }
 

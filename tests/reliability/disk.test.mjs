@@ -81,6 +81,7 @@ async function receptionFaults(context, { fs, lane, appliance, ledger, slices },
     if (status !== 0) assert.ok(hit > 0, 'refused, though nothing failed');
     if (full || classes.includes('sync') || skipped % 8 === 0 || hit === 0) {
       await fs.cut(path.dirname(cut.data), { sync: 0, model: 'posix', variant: 'none' });
+      await Lane.prototype.replay.call(cut);
       checkInstances(await Lane.prototype.state.call(cut), ledger);
     }
     if (status !== 0) assert.ok(answered(ledger, instance, await appliance.send(instance), 'sent again'), 'taken when all is well');

@@ -146,6 +146,7 @@ class Checker {
 
   async check() {
     const audit = await this.lane.verifyAudit(); // opens the store as the appliance does, before anything else looks at it
+    await this.lane.replay(); // as reception does, before it takes anything
     const known = new Ledger();
     known.sent = this.ledger.sent;
     known.kills = 1;

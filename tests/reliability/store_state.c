@@ -2,7 +2,8 @@
  * digested. Reads as any other process of the appliance would, beside the running ones or after they ended.
  *
  *   store_state FOLDER               prints the document
- *   store_state FOLDER load FILE     makes FOLDER/pulmo.db from SQL, for stores of former versions */
+ *   store_state FOLDER load FILE     makes FOLDER/pulmo.db from SQL, for stores of former versions
+ *   store_state FOLDER replay        adds the rows of what was acknowledged before a crash, as reception does first */
 #include <errno.h>
 #include <sqlite3.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 
 #include "digest.h"
 #include "store/blob.h"
+#include "store/store.h"
 
 static const char *folder;
 static sqlite3_stmt *journal_place; /* NULL: this store has no journal */
@@ -163,13 +165,27 @@ static int load(sqlite3 *database, const char *path) {
     return 0;
 }
 
+/* As reception does at its start, before it takes anything. */
+static int replay(void) {
+    const struct store_config config = {.folder = folder, .quiet_ms = 1000, .lease_ms = 1000, .attempts_max = 1};
+    struct err err = {0};
+    struct store_journal *journal = store_journal_open(&config, &err);
+    bool good = journal && store_journal_keep(journal, 0, &err);
+    store_journal_close(journal);
+    if (!good)
+        fprintf(stderr, "replay: %s\n", err.text);
+    return !good;
+}
+
 int main(int argc, char **argv) {
-    bool loads = argc == 4 && strcmp(argv[2], "load") == 0;
-    if (argc != 2 && !loads) {
-        fprintf(stderr, "usage: store_state FOLDER [load FILE]\n");
+    bool loads = argc == 4 && strcmp(argv[2], "load") == 0, replays = argc == 3 && strcmp(argv[2], "replay") == 0;
+    if (argc != 2 && !loads && !replays) {
+        fprintf(stderr, "usage: store_state FOLDER [load FILE | replay]\n");
         return 2;
     }
     folder = argv[1];
+    if (replays)
+        return replay();
     char path[4096];
     snprintf(path, sizeof path, "%s/pulmo.db", folder);
     sqlite3 *database = NULL;
