@@ -2,7 +2,7 @@
  *
  * A durable file of its own costs an instance two commits of the file system (the file, its folder). Reception instead
  * writes records (store/record.h), each a content with what its rows will say, one after the other into segments
- * (store/segment.h), and syncs those of several associations at once (store/sync.h). That is the promise: what is new to
+ * (store/segment.h), and syncs those of several associations at once (store/sync.h). The promise: what is new to
  * the database is acknowledged when its record is durable. The rows of instance, study, audit and journal follow within
  * milliseconds, many in one commit (store/group.h); a row of the table `journal` says where the content lies. After a
  * crash the next reception reads the records whose rows may be missing and adds those that are (journal_replay.c),

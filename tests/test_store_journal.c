@@ -311,6 +311,46 @@ static void test_replay_some(void **state) {
     check_chain(fixture->store);
 }
 
+/* All that the rows need comes back; what is no UTF-8, and therefore longer, is cut between characters. */
+static void test_record(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    char path[SEGMENT_PATH_SIZE], digest[DIGEST_HEX_SIZE];
+    struct record read;
+    bool found = false;
+    PULMO_SCOPED(bytes_free) struct bytes record = {0};
+    struct instance instance = instance_of("1.2.3.1", "content", 7);
+    memset(instance.patient_name, 0xff, sizeof instance.patient_name - 1);
+    memset(instance.study_description, '"', sizeof instance.study_description - 1);
+    snprintf(instance.patient_id, sizeof instance.patient_id, "M\xc3\xbcller");
+    instance.instance_number = -12;
+    assert_good(digest_hex("content", 7, digest, &err));
+    assert_good(record_begin(&instance, digest, 1790000000123, &record, &err));
+    assert_good(record_number(&record, "key", 9000000000, &err));
+    assert_good(segment_path(fixture->folder, 0, path, &err));
+    assert_good(segment_folder_make(fixture->folder, &err));
+    int descriptor = open(path, O_RDWR | O_CREAT, 0640);
+    const struct segment_piece pieces[] = {{record.data, record.size}, {"content", 7}};
+    assert_true(descriptor >= 0 && segment_write(descriptor, SEGMENT_PAGE, pieces, 2, &err));
+    assert_good(record_read(descriptor, SEGMENT_PAGE, "key", &read, &found, &err));
+    assert_true(found && read.number == 9000000000 && read.now_ms == 1790000000123);
+    assert_string_equal(read.blob, digest);
+    assert_int_equal(read.instance.part10_size, 7);
+    assert_int_equal(read.instance.instance_number, -12);
+    assert_string_equal(read.instance.patient_id, instance.patient_id);
+    assert_string_equal(read.instance.study_description, instance.study_description);
+    assert_string_equal(read.instance.sop_instance_uid, "1.2.3.1");
+    assert_int_equal(strlen(read.instance.patient_name), 255); /* 85 times U+FFFD */
+    for (uint64_t position = 0; position < 4; position++)      /* nowhere else, and with no other key */
+        assert_true(
+            record_read(descriptor, position * SEGMENT_PAGE, position == 1 ? "kez" : "key", &read, &found, &err) &&
+            !found);
+    uint8_t changed = '7';
+    assert_int_equal(pwrite(descriptor, &changed, 1, SEGMENT_PAGE + 20), 1);
+    assert_true(record_read(descriptor, SEGMENT_PAGE, "key", &read, &found, &err) && !found);
+    close(descriptor);
+}
+
 /* A content that holds what looks like a record, where a page begins: it has not this store's key. */
 static void test_forged(void **state) {
     struct fixture *fixture = *state;
@@ -496,8 +536,9 @@ static void test_no_room(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_paths),  TEST(test_same_content), TEST(test_versions), TEST(test_reopened),    TEST(test_truncated),
-        TEST(test_parts),  TEST(test_restored),     TEST(test_replay),   TEST(test_replay_some), TEST(test_forged),
-        TEST(test_locked), TEST(test_meeting),      TEST(test_threads),  TEST(test_two_writers), TEST(test_no_room)};
+        TEST(test_paths),       TEST(test_same_content), TEST(test_versions),    TEST(test_reopened),
+        TEST(test_truncated),   TEST(test_parts),        TEST(test_restored),    TEST(test_replay),
+        TEST(test_replay_some), TEST(test_record),       TEST(test_forged),      TEST(test_locked),
+        TEST(test_meeting),     TEST(test_threads),      TEST(test_two_writers), TEST(test_no_room)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
