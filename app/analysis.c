@@ -174,25 +174,44 @@ static bool locate(struct analysis *out, struct err *err) {
     return true;
 }
 
+struct segmentation {
+    const struct engine *engine;
+    struct analysis *out;
+};
+
+/* By a mask in the model's frame, where what the diameter is made of was fitted (train/calibrate.py); the mask that is
+ * shown is that of the CT as it came. */
+static bool measure(const struct segmentation *segmentation, struct finding *finding, struct err *err) {
+    const struct infer_diameter *diameter = &infer_model_info(segmentation->engine->model)->diameter;
+    struct finding in_frame = *finding;
+    if (diameter->slope <= 0)
+        return true;
+    struct mask *mask = volume_segment_nodule(segmentation->out->iso, &in_frame, err);
+    mask_free(mask);
+    finding->diameter_mm = infer_diameter_mm(diameter, finding->diameter_mm, in_frame.volume_mm3);
+    return mask != NULL;
+}
+
 /* Job: one finding. */
 static bool segment_one(void *context, unsigned worker, size_t index, struct err *err) {
-    const struct analysis *out = context;
-    struct finding *finding = &out->findings.items[index];
-    struct mask *mask = volume_segment_nodule(out->series->volume, finding, err);
+    const struct segmentation *segmentation = context;
+    struct finding *finding = &segmentation->out->findings.items[index];
+    struct mask *mask = volume_segment_nodule(segmentation->out->series->volume, finding, err);
     (void)worker;
     if (!mask)
         return err_within(err, "finding %u", finding->id);
     if (finding->reported)
-        out->masks[index] = mask;
+        segmentation->out->masks[index] = mask;
     else
         mask_free(mask);
-    return true;
+    return measure(segmentation, finding, err) || err_within(err, "finding %u", finding->id);
 }
 
 static bool segment(const struct engine *engine, struct analysis *out, struct err *err) {
+    struct segmentation segmentation = {engine, out};
     out->masks = pulmo_alloc(out->findings.count, sizeof(struct mask *), err);
     return out->masks &&
-           workers_run(infer_session_threads(engine->session), out->findings.count, segment_one, out, err);
+           workers_run(infer_session_threads(engine->session), out->findings.count, segment_one, &segmentation, err);
 }
 
 /* The last question of the gate, for an image that has passed all others: has the model seen its like? */

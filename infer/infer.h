@@ -22,6 +22,12 @@ struct infer_curve {
     uint32_t count;                                    /* 0 = what goes in comes out */
 };
 
+/* What a finding's diameter is made of, by the network's and that of the sphere with the volume of the mask which was
+ * grown from it: offset_mm + slope network + mask (mask's - network's), the difference being at most reach network. */
+struct infer_diameter {
+    double offset_mm, slope, mask, reach; /* slope 0 = the network's stands */
+};
+
 struct infer_model_info { /* borrowed from the model, valid as long as it */
     const char *name, *version;
     char sha256[65]; /* of model.json, which names the digests of the graphs */
@@ -38,6 +44,7 @@ struct infer_model_info { /* borrowed from the model, valid as long as it */
     /* Reported findings on CTs that the model never saw, as the rule parted them: false ones among those it sent to
      * review and among the others. No findings where the model was not measured. */
     struct infer_tally reviewed, not_reviewed;
+    struct infer_diameter diameter;
     bool has_gate; /* gate.onnx: infer_gate may be called */
 };
 
@@ -50,6 +57,8 @@ struct infer_model *infer_model_open_files(const struct model_files *files, stru
 bool infer_model_files_read(const char *model_json_path, struct model_files *out, struct err *err) PULMO_MUST_USE;
 void infer_model_free(struct infer_model *model);
 const struct infer_model_info *infer_model_info(const struct infer_model *model);
+/* The diameter that is reported, in mm and above zero; mask_mm3 0 = there is no mask. */
+double infer_diameter_mm(const struct infer_diameter *diameter, double network_mm, double mask_mm3);
 
 /* Where the networks run: on the processor, or on a card through a plugin (infer/cuda/). AUTO and CUDA both take the
  * card where there is one and the processor where there is none. */

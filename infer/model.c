@@ -10,6 +10,7 @@
 #include "digest.h"
 
 #define MODEL_JSON_BYTES_MAX ((size_t)1 << 16)
+#define DIAMETER_MIN_MM 2.0 /* as the detector has it */
 
 static void json_free_at(cJSON **json) {
     cJSON_Delete(*json);
@@ -341,6 +342,26 @@ static bool curve_read(const cJSON *calibration, struct infer_curve *out, struct
     return true;
 }
 
+static bool diameter_read(const cJSON *root, struct infer_diameter *out, struct err *err) {
+    const cJSON *diameter = cJSON_GetObjectItemCaseSensitive(root, "diameter");
+    return !diameter ||
+           (json_number(diameter, "offset_mm", (struct range){-5, 5}, &out->offset_mm, err) &&
+            json_number(diameter, "slope", (struct range){0.5, 2}, &out->slope, err) &&
+            json_number(diameter, "mask", (struct range){0, 2}, &out->mask, err) &&
+            json_number(diameter, "reach", (struct range){0, 1}, &out->reach, err)) ||
+           err_within(err, "diameter");
+}
+
+double infer_diameter_mm(const struct infer_diameter *diameter, double network_mm, double mask_mm3) {
+    if (diameter->slope <= 0)
+        return network_mm;
+    double reach_mm = diameter->reach * network_mm;
+    double more_mm = mask_mm3 > 0 ? cbrt(6 * mask_mm3 / M_PI) - network_mm : 0;
+    double mm =
+        diameter->offset_mm + diameter->slope * network_mm + diameter->mask * fmin(fmax(more_mm, -reach_mm), reach_mm);
+    return fmax(mm, DIAMETER_MIN_MM);
+}
+
 static bool info_read(struct infer_model *model, const cJSON *root, struct err *err) {
     struct infer_model_info *info = &model->info;
     const char *name = json_text(root, "name", 128, err);
@@ -356,7 +377,7 @@ static bool info_read(struct infer_model *model, const cJSON *root, struct err *
         !json_whole(root, "passes", (struct range){1, FINDING_PASSES_MAX}, &passes, err))
         return false;
     info->passes = (uint32_t)passes;
-    if (!review_read(root, info, err))
+    if (!review_read(root, info, err) || !diameter_read(root, &info->diameter, err))
         return false;
     model->name = strdup(name);
     model->version = strdup(version);

@@ -238,6 +238,27 @@ static void a_curve_is_checked(void **state) {
     }
 }
 
+static void a_diameter_is_checked(void **state) {
+    (void)state;
+    struct err err = {0};
+    struct infer_model *model =
+        open_edited("\"calibration\": {",
+                    "\"diameter\": {\"offset_mm\": 0.5, \"slope\": 3, \"mask\": 1, \"reach\": 0.1},"
+                    "\"calibration\": {",
+                    &err);
+    if (model || err.kind != ERR_INPUT || !strstr(err.text, "diameter: slope"))
+        fail_msg("%s", err.text);
+    /* by the sphere's volume: 523.6 mm3 are 10 mm; further off than the reach counts as the reach */
+    const struct infer_diameter diameter = {.offset_mm = 0.25, .slope = 1, .mask = 0.5, .reach = 0.1};
+    const double mm3 = 523.5988;
+    assert_float_equal(infer_diameter_mm(&diameter, 10, mm3), 10.25, 1e-4);
+    assert_float_equal(infer_diameter_mm(&diameter, 9.5, mm3), 10.0, 1e-4);
+    assert_float_equal(infer_diameter_mm(&diameter, 8, mm3), 8.65, 1e-4);
+    assert_float_equal(infer_diameter_mm(&diameter, 20, mm3), 19.25, 1e-4);
+    assert_float_equal(infer_diameter_mm(&diameter, 10, 0), 10.25, 1e-4);
+    assert_float_equal(infer_diameter_mm(&(struct infer_diameter){.slope = 0}, 8, mm3), 8, 1e-12);
+}
+
 /* From its files in memory it is the same model, and as choosy. */
 static void a_model_opens_from_memory(void **state) {
     (void)state;
@@ -302,6 +323,7 @@ int main(void) {
         cmocka_unit_test(a_flood_of_fields_is_refused),
         cmocka_unit_test(model_json_is_checked),
         cmocka_unit_test(a_curve_is_checked),
+        cmocka_unit_test(a_diameter_is_checked),
         cmocka_unit_test(a_model_opens_from_memory),
         cmocka_unit_test(reading_a_models_files_is_bounded),
         cmocka_unit_test(a_missing_model_is_not_found),

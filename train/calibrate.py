@@ -1,10 +1,13 @@
 """Fits p = sigmoid(curve(logit of the mean over the passes of sigmoid(a logit1 + b logit2 + c))) on hosts that no network saw, and picks the thresholds.
 
-    python3 train/calibrate.py      writes runs/calibration.json; export.py then puts it into model.json
+    python3 train/calibrate.py      writes runs/calibration.json; export.py then puts it into model.json. Needs
+                                    a build of tests/volume_spheres.c
 
 What ships is fitted on all of them but the series of split.json's never_train. Beside it lies one fit for each host, made
 without that host's copies: every figure of a host comes from that one (leave one host out), so that no figure comes
 from data that its thresholds saw.
+
+The weights of a finding's diameter (masks.py) are fitted in the same way.
 
 Implanted copies hold far more nodules than a patient does. The fitted logit is therefore moved to what it would be if a CT
 held PREVALENCE of them, so that p means something in a CT without implants.
@@ -18,6 +21,7 @@ from scipy import optimize
 
 import crops
 import froc
+import masks
 import split as splits
 from evaluate import as_scan
 from scan import LOOSE, Pipeline, bent, calibrated
@@ -101,11 +105,13 @@ def stage_1_cut(copies):
 
 def labelled(pipeline, text, volume, name):
     """The marks of a copy that are handed on above LOOSE, with their truth: what every fit is made of."""
-    rows, passes, *_ = pipeline.looked(volume, name, *LOOSE, text["host"])
+    rows, passes, _, _, mm = pipeline.looked(volume, name, *LOOSE, text["host"])
     scan = as_scan(text, [])
     label_of = [label({"at": row[:3]}, scan) for row in rows]
+    true_mm = [next((n[3] for n in scan["nodules"] if froc.within(row[:3], n)), 0.0) for row in rows]
     return {"host": text["host"], "nodules": len(scan["nodules"]), "logit1": rows[:, 4], "passes": passes,
-            "label": np.array([-1 if v is None else v for v in label_of])}
+            "label": np.array([-1 if v is None else v for v in label_of]), "true_mm": np.array(true_mm), "mm": mm,
+            "sphere_mm": masks.spheres(volume, rows[:, :3], mm)}
 
 
 def fit(copies):
@@ -125,10 +131,12 @@ def fit(copies):
     curve[:, 1] -= np.log(nodules / (PREVALENCE * scans))       # from the copies' share of nodules to that of a CT
     fitted = {**{k: round(float(v), 4) for k, v in zip("abc", beta)}, "curve": curve.round(4).tolist()}
     p = calibrated(fitted, x[:, 0, 0], x[:, :, 1]).mean(1)
+    mm, sphere_mm, true_mm = (np.concatenate([c[of][k] for c, k in zip(copies, kept)])[y == 1]
+                              for of in ("mm", "sphere_mm", "true_mm"))
     false = np.sort(p[y == 0])[::-1]
     operating = float(false[min(int(OPERATING_FALSE * scans), len(false) - 1)])
     found = float((p[y == 1] > operating).sum() / nodules)
-    return {"calibration": fitted,
+    return {"calibration": fitted, "diameter": masks.fit(mm, sphere_mm, true_mm),
             "operating_point": round(operating, 3), "score_min": round(score_min, 4), "candidates_max": 40}, found
 
 

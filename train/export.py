@@ -23,7 +23,7 @@ import split as splits
 from candidate import SIDE, Candidate
 from detector import Detector
 
-VERSION = "0.5.0"
+VERSION = "0.6.0"
 DROPOUT = 0.2
 FLIPS = 4      # mirror images of a crop that stage 2 sees: 1, 2, 4 or 8 (cross_validate.py, inference_study.py)
 
@@ -176,6 +176,8 @@ def main():
                           "side": SIDE, "dropout": DROPOUT, "flips": FLIPS},
             "calibration": fitted["calibration"], "operating_point": fitted["operating_point"],
             "passes": 30}
+    if "diameter" in fitted:
+        text["diameter"] = fitted["diameter"]
     if (out / "model.json").exists():      # train_gate.py's entry
         before = json.loads((out / "model.json").read_text())
         text.update({k: before[k] for k in ("gate",) if k in before})

@@ -11,6 +11,7 @@ import torch
 import crops
 import decode
 import lungs
+import masks
 import onnx_run
 from passes import PLACES, Passes
 from trust import sigmoid
@@ -94,7 +95,7 @@ class Pipeline:
         """calibration, operating_point and score_min: those that ship, or the fit that never saw `host`."""
         if host is None:
             return {"calibration": self.text["calibration"], "operating_point": self.text["operating_point"],
-                    "score_min": self.text["detector"]["score_min"]}
+                    "diameter": self.text.get("diameter"), "score_min": self.text["detector"]["score_min"]}
         return self.left_out[host]
 
     def score(self, logit1, logit2, host=None):
@@ -134,6 +135,9 @@ class Pipeline:
             volume, name, score_min or self.thresholds(host)["score_min"],
             limit or self.text["detector"]["candidates_max"], host)
         score = self.score(rows[:, 4], passes, host)
+        weights = self.thresholds(host).get("diameter")
+        if weights:
+            diameter = masks.joined(weights, diameter, masks.spheres(volume, rows[:, :3], diameter))
         order = np.argsort(-score, kind="stable")
         return [{"at": rows[i, :3].tolist(), "mm1": rows[i, 3], "logit1": rows[i, 4],
                  "logit2": logit2[i], "texture": int(texture[i]), "mm": diameter[i],

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 import calibrate
+import masks
 import scan
 import trust
 
@@ -22,7 +23,22 @@ def made(rng, host):
     """A copy with 12 nodules and 40 false marks, whose logits overlap, and passes that disagree."""
     label = np.repeat([1, 0, -1], [12, 40, 3])
     passes = rng.normal(label * 3.0 - 1.0, 1.5)[:, None] + rng.normal(0, 1.5, (len(label), 30))
-    return {"host": host, "nodules": 12, "label": label, "logit1": rng.normal(label * 2.0, 1.2), "passes": passes}
+    true_mm = np.exp(rng.normal(2, 0.5, len(label)))
+    return {"host": host, "nodules": 12, "label": label, "logit1": rng.normal(label * 2.0, 1.2), "passes": passes,
+            "true_mm": true_mm, "mm": true_mm * rng.normal(0.95, 0.1, len(label)), "sphere_mm": true_mm + rng.normal(0.4, 1, len(label))}
+
+
+def a_mask_helps():
+    """Of two measures with faults of their own each says something; one that leaks moves the diameter by no more than its reach."""
+    rng = np.random.default_rng(6)
+    true_mm = np.exp(rng.normal(2, 0.5, 2000))
+    mm, sphere_mm = true_mm * rng.normal(0.93, 0.08, 2000), true_mm + rng.normal(0.3, 0.5, 2000)
+    sphere_mm[::50] *= 2
+    joined = masks.joined(masks.fit(mm, sphere_mm, true_mm), mm, sphere_mm)
+    errors = [np.abs(of - true_mm) for of in (joined, mm, sphere_mm)]
+    check(np.mean(errors[0]) < 0.75 * min(map(np.mean, errors[1:])), "both together are nearer than either")
+    check(np.max(errors[0]) < 0.4 * np.max(errors[2]), "a mask that leaks counts as far as the reach")
+    check(masks.joined(None, mm, None) is mm, "without weights the network's stands")
 
 
 def shown_is_fitted():
@@ -76,6 +92,7 @@ def without(fitted):
 def main():
     shown_is_fitted()
     a_step_is_followed()
+    a_mask_helps()
     rng = np.random.default_rng(4)
     copies = [made(rng, host) for host in ("one", "two", "three", "never") for _ in range(3)]
     fitted, _ = calibrate.fits(copies, ["never"])
