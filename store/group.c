@@ -1,9 +1,7 @@
 #include "store/group.h"
 
-#include <errno.h>
-#include <time.h>
-
 #include "store/handle.h"
+#include "store/wake.h"
 
 #define GROUP_MAX 64     /* bounds how long the first of a group waits for the last */
 #define GATHER_MS 10     /* for more, when nobody waits */
@@ -103,21 +101,12 @@ static bool is_faulty(const struct batch *batch) {
 
 /* ---- the thread --------------------------------------------------------------------------------------- */
 
-/* The lock is held. After a failure, nothing is repeated before its time, unless some thread waits for its own. */
-static void wait_for_work(struct group *group, int64_t wait_ms) {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (until.tv_nsec / 1000000 + wait_ms) / 1000;
-    until.tv_nsec = (until.tv_nsec / 1000000 + wait_ms) % 1000 * 1000000;
-    (void)pthread_cond_timedwait(&group->wake, &group->lock, &until);
-}
-
 static void gather(struct group *group) {
     int64_t until_ms = pulmo_monotonic_ms() + GATHER_MS;
     for (int64_t left_ms = GATHER_MS;
          left_ms > 0 && !group->stops && !group->waited_for && group->queue.count < GROUP_MAX;
          left_ms = until_ms - pulmo_monotonic_ms())
-        wait_for_work(group, left_ms);
+        wake_wait(&group->wake, &group->lock, left_ms);
 }
 
 /* In the order in which they came: what failed is older than what waits. */
@@ -162,7 +151,7 @@ static void *run(void *context) {
         if (group->failed.first && pulmo_monotonic_ms() >= group->again_ms)
             failed_return(group);
         if (!group->queue.first) {
-            wait_for_work(group, TRY_AGAIN_MS);
+            wake_wait(&group->wake, &group->lock, TRY_AGAIN_MS);
             continue;
         }
         gather(group);
@@ -182,11 +171,7 @@ bool group_start(struct group *group, struct store *store, struct err *err) {
     *group = (struct group){.store = store};
     group->queue.last = &group->queue.first;
     group->failed.last = &group->failed.first;
-    pthread_condattr_t monotonic; /* a clock that is set moves no wait */
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&group->wake, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    wake_init(&group->wake);
     pthread_mutex_init(&group->lock, NULL);
     if (!store)
         return false;

@@ -3,12 +3,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "store/blob.h"
 #include "store/handle.h"
 #include "store/journal_writer.h"
+#include "store/wake.h"
 
 /* What is left of the disk, beyond its reserve, for each segment that is made. */
 #define ROOM_PER_SEGMENT 8
@@ -171,16 +171,6 @@ static bool is_due(struct store_journal *journal) {
     return used > 0 && (rests || none_free || used > SEGMENTS_FULL);
 }
 
-static void wait_for_work(struct store_journal *journal, int64_t wait_ms) {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (until.tv_nsec / 1000000 + wait_ms) / 1000;
-    until.tv_nsec = (until.tv_nsec / 1000000 + wait_ms) % 1000 * 1000000;
-    pthread_mutex_lock(&journal->lock);
-    (void)pthread_cond_timedwait(&journal->wake, &journal->lock, &until);
-    pthread_mutex_unlock(&journal->lock);
-}
-
 /* A part at a time: what it empties is free again at once, and a reception that begins again has the disk for itself.
  */
 static bool checkpoint_step(struct store_journal *journal, struct err *err) {
@@ -192,8 +182,11 @@ static bool checkpoint_step(struct store_journal *journal, struct err *err) {
 }
 
 bool store_journal_keep(struct store_journal *journal, int64_t wait_ms, struct err *err) {
-    if (wait_ms > 0 && !journal->moving)
-        wait_for_work(journal, wait_ms);
+    if (wait_ms > 0 && !journal->moving) {
+        pthread_mutex_lock(&journal->lock);
+        wake_wait(&journal->wake, &journal->lock, wait_ms);
+        pthread_mutex_unlock(&journal->lock);
+    }
     bool began = false;
     journal->moving = false;
     if (!writer_begin(journal, &began, err))
@@ -221,11 +214,7 @@ struct store_journal *store_journal_open(const struct store_config *config, stru
     PULMO_SCOPED(journal_free_at) struct store_journal *journal = pulmo_alloc(1, sizeof *journal, err);
     if (!journal)
         return NULL;
-    pthread_condattr_t monotonic; /* a clock that is set moves no wait */
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&journal->wake, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    wake_init(&journal->wake);
     pthread_mutex_init(&journal->lock, NULL);
     journal->writer_lock = -1;
     journal->last_put_ms = pulmo_monotonic_ms() - IDLE_MS;

@@ -119,6 +119,13 @@ static void test_same_content(void **state) {
     store_journal_close(journal);
 }
 
+static void check_versions(const struct fixture *fixture) {
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance WHERE version = 'first'"), 1);
+    assert_int_equal(fixture_count(fixture, "SELECT current FROM instance WHERE version = 'corrected'"), 1);
+    assert_int_equal(fixture_count(fixture, "SELECT current FROM instance WHERE version = 'conflict'"), 0);
+    assert_int_equal(waiting(fixture), 3);
+}
+
 /* What is compared with still lies in the journal. */
 static void test_versions(void **state) {
     struct fixture *fixture = *state;
@@ -128,10 +135,7 @@ static void test_versions(void **state) {
     assert_int_equal(waiting(fixture), 1);
     put(journal, fixture->store, "1.2.3.1", "header b PIXELS 1");
     put(journal, fixture->store, "1.2.3.1", "header b PIXELS 2");
-    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance WHERE version = 'first'"), 1);
-    assert_int_equal(fixture_count(fixture, "SELECT current FROM instance WHERE version = 'corrected'"), 1);
-    assert_int_equal(fixture_count(fixture, "SELECT current FROM instance WHERE version = 'conflict'"), 0);
-    assert_int_equal(waiting(fixture), 3);
+    check_versions(fixture);
     store_journal_close(journal);
     check_chain(fixture->store);
 }
@@ -253,13 +257,17 @@ static void rows_remove(const struct fixture *fixture) {
                      SQLITE_OK);
 }
 
+static void put_three(struct store_journal *journal, struct store *store) {
+    put(journal, store, "1.2.3.1", "first");
+    put(journal, store, "1.2.3.2", "second");
+    put(journal, store, "1.2.3.3", "third");
+}
+
 static void test_replay(void **state) {
     struct fixture *fixture = *state;
     struct err err = {0};
     struct store_journal *journal = journal_open(fixture);
-    put(journal, fixture->store, "1.2.3.1", "first");
-    put(journal, fixture->store, "1.2.3.2", "second");
-    put(journal, fixture->store, "1.2.3.3", "third");
+    put_three(journal, fixture->store);
     const int64_t received_ms = fixture_count(fixture, "SELECT max(received_ms) FROM instance");
     store_journal_close(journal);
     assert_int_equal(fixture_count(fixture, "SELECT in_use FROM journal_state"), 0);
@@ -284,9 +292,7 @@ static void test_replay_some(void **state) {
     struct err err = {0};
     char path[SEGMENT_PATH_SIZE];
     struct store_journal *journal = journal_open(fixture);
-    put(journal, fixture->store, "1.2.3.1", "first");
-    put(journal, fixture->store, "1.2.3.2", "second");
-    put(journal, fixture->store, "1.2.3.3", "third");
+    put_three(journal, fixture->store);
     store_journal_close(journal);
     assert_int_equal(
         fixture_sql(fixture, "DELETE FROM journal WHERE position > 4096; DELETE FROM instance"
@@ -413,10 +419,7 @@ static void test_meeting(void **state) {
     put_only(journal, fixture->store, "1.2.3.1", "header b PIXELS 1");
     put_only(journal, fixture->store, "1.2.3.1", "header b PIXELS 2");
     assert_good(store_journal_flush(journal, &err));
-    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance WHERE version = 'first'"), 1);
-    assert_int_equal(fixture_count(fixture, "SELECT current FROM instance WHERE version = 'corrected'"), 1);
-    assert_int_equal(fixture_count(fixture, "SELECT current FROM instance WHERE version = 'conflict'"), 0);
-    assert_int_equal(waiting(fixture), 3);
+    check_versions(fixture);
     store_journal_close(journal);
     check_chain(fixture->store);
 }
