@@ -4,7 +4,7 @@
 #include "store/wake.h"
 
 #define GROUP_MAX 64     /* bounds how long the first of a group waits for the last */
-#define GATHER_MS 10     /* for more, when nobody waits */
+#define GATHER_MS 50     /* for more, when nobody waits */
 #define TRY_AGAIN_MS 500 /* what failed and nobody waits for */
 
 /* ---- queues; the lock is held -------------------------------------------------------------------------- */

@@ -1,7 +1,7 @@
 /* Group commit: what several threads have to write becomes one transaction, by a thread of the group's own.
  *
  * A ticket either has a thread that waits for its commit (group_run), or none (group_later): those without one are
- * gathered for some milliseconds, since each commit is a sync of the database. Works are run in the order in which they
+ * gathered for up to 50 ms, since each commit is a sync of the database. Works are run in the order in which they
  * came. A work that fails takes none with it: the transaction is rolled back and each work runs again in one of its
  * own; one that nobody waits for is tried again until it succeeds. */
 #ifndef PULMO_STORE_GROUP_H
