@@ -168,7 +168,7 @@ void journal_put_forget(struct group_ticket *ticket) {
     put_free(ticket->context);
 }
 
-/* Another association has stored the same UID in the same moment: the content is needed once more. */
+/* Another process has stored the same UID in the same moment: the content is needed once more. */
 static bool later_settle(struct store *store, struct journal_put *put, struct err *err) {
     PULMO_SCOPED(pulmo_free_at) uint8_t *content = pulmo_alloc(put->instance.part10_size, 1, err);
     if (!content || !segment_read(store->config.folder, put->place.segment, put->place.content,
@@ -193,11 +193,20 @@ static bool later_ended(struct store *store, struct group_ticket *ticket) {
     return true;
 }
 
+/* Another put of the UID has no rows yet: which of them is new, and whether there may be so many versions, is for the
+ * rows to say. The lock is held. */
+static bool has_rival(const struct journal_put *put) {
+    for (const struct journal_put *other = put->journal->first; other; other = other->after)
+        if (other != put && strcmp(other->instance.sop_instance_uid, put->instance.sop_instance_uid) == 0)
+            return true;
+    return false;
+}
+
 /* From here on it belongs to the group, when true. */
 static bool put_later(struct journal_put *put) {
     struct store_journal *journal = put->journal;
     pthread_mutex_lock(&journal->lock);
-    bool may = journal->later_count < LATER_MAX;
+    bool may = journal->later_count < LATER_MAX && !has_rival(put);
     journal->later_count += may;
     pthread_mutex_unlock(&journal->lock);
     if (!may)

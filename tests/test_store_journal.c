@@ -409,6 +409,26 @@ static void test_locked(void **state) {
     check_chain(fixture->store);
 }
 
+/* The same by another process, in the moment between acknowledgement and rows. */
+static void test_meeting_another(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    struct store_journal *journal = journal_open(fixture);
+    struct instance other = instance_of("1.2.3.1", "header b PIXELS 1", 17);
+    store_journal_set_pixel_digest(journal, fixture->store->pixel_digest);
+    put_only(journal, fixture->store, "1.2.3.1", "header a PIXELS 1");
+    assert_good(store_instance_put(fixture->store, &other, &err)); /* sooner than what is gathered */
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance"), 1);
+    assert_good(store_journal_flush(journal, &err));
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance WHERE version = 'first'"), 1);
+    assert_int_equal(fixture_count(fixture, "SELECT current FROM instance WHERE version = 'corrected'"), 1);
+    assert_int_equal(waiting(fixture), 1);
+    assert_good(store_journal_checkpoint(fixture->store, &err));
+    assert_true(blob_is(fixture, "header a PIXELS 1") && blob_is(fixture, "header b PIXELS 1"));
+    store_journal_close(journal);
+    check_chain(fixture->store);
+}
+
 /* One UID with other contents in the same moment: none is new to the rows but the first. */
 static void test_meeting(void **state) {
     struct fixture *fixture = *state;
@@ -538,10 +558,11 @@ static void test_no_room(void **state) {
 
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
-    const struct CMUnitTest tests[] = {
-        TEST(test_paths),       TEST(test_same_content), TEST(test_versions),    TEST(test_reopened),
-        TEST(test_truncated),   TEST(test_parts),        TEST(test_restored),    TEST(test_replay),
-        TEST(test_replay_some), TEST(test_record),       TEST(test_forged),      TEST(test_locked),
-        TEST(test_meeting),     TEST(test_threads),      TEST(test_two_writers), TEST(test_no_room)};
+    const struct CMUnitTest tests[] = {TEST(test_paths),       TEST(test_same_content),    TEST(test_versions),
+                                       TEST(test_reopened),    TEST(test_truncated),       TEST(test_parts),
+                                       TEST(test_restored),    TEST(test_replay),          TEST(test_replay_some),
+                                       TEST(test_record),      TEST(test_forged),          TEST(test_locked),
+                                       TEST(test_meeting),     TEST(test_meeting_another), TEST(test_threads),
+                                       TEST(test_two_writers), TEST(test_no_room)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
