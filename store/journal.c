@@ -204,6 +204,7 @@ bool store_journal_keep(struct store_journal *journal, int64_t wait_ms, struct e
 
 void store_journal_set_pixel_digest(struct store_journal *journal, store_pixel_digest *digest) {
     store_set_pixel_digest(journal->store, digest);
+    store_set_pixel_digest(journal->group.store, digest);
 }
 
 static void journal_free_at(struct store_journal **journal) {

@@ -175,7 +175,6 @@ static bool later_settle(struct store *store, struct journal_put *put, struct er
                                   put->instance.part10_size, content, err))
         return false;
     put->instance.part10 = content;
-    store->pixel_digest = put->pixel_digest;
     bool good = journal_put_settle(store, put, err);
     put->instance.part10 = NULL;
     return good;
@@ -223,14 +222,12 @@ static bool put_later(struct journal_put *put) {
 
 /* ---- a put ------------------------------------------------------------------------------------------- */
 
-static struct journal_put *put_new(struct store_journal *journal, struct store *store, const struct instance *instance,
-                                   struct err *err) {
+static struct journal_put *put_new(struct store_journal *journal, const struct instance *instance, struct err *err) {
     struct journal_put *put = pulmo_alloc(1, sizeof *put, err);
     if (!put)
         return NULL;
     put->journal = journal;
     put->instance = *instance;
-    put->pixel_digest = store->pixel_digest;
     put->place.segment = -1;
     put->put = (struct instance_put){.now_ms = pulmo_now_ms(), .journaled = true};
     bool good = version_input_make(&put->instance, &put->put.input, err);
@@ -274,7 +271,7 @@ static bool put_write(struct journal_put *put, struct err *err) {
 
 static bool put_try(struct store_journal *journal, struct store *store, const struct instance *instance,
                     struct err *err) {
-    PULMO_SCOPED(put_free_at) struct journal_put *put = put_new(journal, store, instance, err);
+    PULMO_SCOPED(put_free_at) struct journal_put *put = put_new(journal, instance, err);
     bool known = false;
     if (!put || !is_known(store, instance, &known, err) || (known && !put_decide(store, put, err)) ||
         (put->put.journaled && !put_write(put, err)))

@@ -1,5 +1,4 @@
 /* After a crash of reception: the rows of what it acknowledged and had no time to commit. */
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,19 +28,14 @@ static int by_number(const void *a, const void *b) {
 
 /* ---- looking ----------------------------------------------------------------------------------------- */
 
-/* -1 without err: there is no such segment. */
-static int segment_look(const char *folder, int segment, struct err *err) {
-    char path[SEGMENT_PATH_SIZE];
-    return segment_path(folder, segment, path, err) ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-}
-
 /* Each page may begin a record: one that its thread had no time to write may lie before another that was acknowledged,
  * and what is older than the rows may be overwritten in its middle. */
 static bool segment_scan(struct store_journal *journal, int segment, int64_t after, struct bytes *out,
                          struct err *err) {
-    PULMO_SCOPED(descriptor_close_at) int descriptor = segment_look(journal->store->config.folder, segment, err);
-    if (descriptor < 0)
-        return err->kind == ERR_NONE;
+    struct err why = {0};
+    PULMO_SCOPED(descriptor_close_at) int descriptor = segment_look(journal->store->config.folder, segment, &why);
+    if (descriptor < 0) /* only one that is not there holds nothing for sure */
+        return why.kind == ERR_NOT_FOUND || err_set(err, why.kind, "%s", why.text);
     for (uint64_t position = 0; position < SEGMENT_BYTES;) {
         struct record record;
         bool found = false;
@@ -118,9 +112,7 @@ static bool found_replay(struct store_journal *journal, const struct found *foun
     PULMO_SCOPED(descriptor_close_at)
     int descriptor = record ? segment_look(journal->store->config.folder, found->segment, err) : -1;
     bool whole = false, has = false;
-    if (descriptor < 0)
-        return err->kind != ERR_NONE ? false : err_set(err, ERR_IO, "a segment of the journal has gone");
-    if (!record_read(descriptor, found->position, journal->key, record, &whole, err) ||
+    if (descriptor < 0 || !record_read(descriptor, found->position, journal->key, record, &whole, err) ||
         (whole && !has_rows(journal->store, record, &has, err)))
         return false;
     return !whole || has || record_settle(journal, found, record, err);

@@ -57,7 +57,6 @@ struct journal_put {
     struct place place;
     int64_t number; /* of its record; 0 = none */
     bool again;
-    store_pixel_digest *pixel_digest; /* of the handle that it came with */
     struct group_ticket ticket;
     struct journal_put *before, *after;
 };

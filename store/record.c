@@ -1,12 +1,10 @@
 #include "store/record.h"
 
 #include <cjson/cJSON.h>
-#include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "store/json.h"
 #include "store/segment.h"
@@ -79,19 +77,6 @@ bool record_number(struct bytes *record, const char *key, int64_t number, struct
 
 /* ---- reading ------------------------------------------------------------------------------------------ */
 
-/* False with *err only when the file cannot be read; a file that ends is no record. */
-static bool read_at(int descriptor, uint64_t position, size_t size, uint8_t *out, bool *whole, struct err *err) {
-    size_t done = 0;
-    for (ssize_t got = 1; done < size && got != 0; done += (size_t)got) {
-        got = pread(descriptor, out + done, size - done, (off_t)(position + done));
-        if (got < 0 && errno != EINTR)
-            return err_set(err, ERR_IO, "cannot read the journal: %s", strerror(errno));
-        got = got < 0 ? 0 : got;
-    }
-    *whole = done == size;
-    return true;
-}
-
 /* What was no UTF-8 has grown (store/json.h): it is cut, between characters. */
 static bool text_read(const cJSON *json, const struct text_row *row, struct instance *out) {
     const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, row->name));
@@ -145,13 +130,13 @@ static bool line_read(const char *line, int64_t *number, size_t *json_size) {
 static bool body_read(int descriptor, uint64_t position, const char *key, size_t size, struct record *out, bool *found,
                       struct err *err) {
     char digest[DIGEST_HEX_SIZE];
-    bool whole = false;
+    size_t got = 0;
     PULMO_SCOPED(pulmo_free_at) uint8_t *record = pulmo_alloc(size + 1, 1, err);
-    if (!record || !read_at(descriptor, position, size, record, &whole, err) ||
-        (whole && !record_digest(record, size, key, digest, err)))
+    if (!record || !segment_read_at(descriptor, position, size, record, &got, err) ||
+        (got == size && !record_digest(record, size, key, digest, err)))
         return false;
     const uint8_t *said = record + sizeof MAGIC - 1 + FACTS_SIZE + 1;
-    *found = whole && memcmp(digest, said, DIGEST_HEX_SIZE - 1) == 0;
+    *found = got == size && memcmp(digest, said, DIGEST_HEX_SIZE - 1) == 0;
     return !*found || json_read((const char *)record + LINE_SIZE, out) ||
            err_set(err, ERR_INPUT, "record %lld of the journal is whole, and not of this version of Pulmo",
                    (long long)out->number);
@@ -159,13 +144,12 @@ static bool body_read(int descriptor, uint64_t position, const char *key, size_t
 
 bool record_read(int descriptor, uint64_t position, const char *key, struct record *out, bool *found, struct err *err) {
     uint8_t line[LINE_SIZE];
-    size_t json_size = 0;
-    bool whole = false;
+    size_t json_size = 0, got = 0;
     *out = (struct record){.number = 0};
     *found = false;
-    if (!read_at(descriptor, position, sizeof line, line, &whole, err))
+    if (!segment_read_at(descriptor, position, sizeof line, line, &got, err))
         return false;
-    if (!whole || !line_read((const char *)line, &out->number, &json_size))
+    if (got < sizeof line || !line_read((const char *)line, &out->number, &json_size))
         return true;
     out->content = segment_room(LINE_SIZE + json_size);
     return body_read(descriptor, position, key, LINE_SIZE + json_size, out, found, err);

@@ -129,22 +129,35 @@ bool segment_write(int descriptor, uint64_t position, const struct segment_piece
     return true;
 }
 
-bool segment_read(const char *folder, int64_t number, uint64_t position, size_t size, void *out, struct err *err) {
+int segment_look(const char *folder, int64_t number, struct err *err) {
     char path[SEGMENT_PATH_SIZE];
     if (!segment_path(folder, number, path, err))
-        return false;
-    PULMO_SCOPED(descriptor_close_at) int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+        return -1;
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
     if (descriptor < 0)
-        return fail(err, "open", path);
-    for (size_t done = 0; done < size;) {
-        ssize_t got = pread(descriptor, (uint8_t *)out + done, size - done, (off_t)(position + done));
-        if (got < 0 && errno == EINTR)
+        fail(err, "open", path);
+    return descriptor;
+}
+
+bool segment_read_at(int descriptor, uint64_t position, size_t size, void *out, size_t *got, struct err *err) {
+    for (*got = 0; *got < size;) {
+        ssize_t more = pread(descriptor, (uint8_t *)out + *got, size - *got, (off_t)(position + *got));
+        if (more < 0 && errno == EINTR)
             continue;
-        if (got < 0)
-            return fail(err, "read", path);
-        if (got == 0)
-            return err_set(err, ERR_CONFLICT, "%s ends before its content does", path);
-        done += (size_t)got;
+        if (more < 0)
+            return err_set(err, ERR_IO, "cannot read the journal: %s", strerror(errno));
+        if (more == 0)
+            return true;
+        *got += (size_t)more;
     }
     return true;
+}
+
+bool segment_read(const char *folder, int64_t number, uint64_t position, size_t size, void *out, struct err *err) {
+    size_t got = 0;
+    PULMO_SCOPED(descriptor_close_at) int descriptor = segment_look(folder, number, err);
+    if (descriptor < 0 || !segment_read_at(descriptor, position, size, out, &got, err))
+        return false;
+    return got == size ||
+           err_set(err, ERR_CONFLICT, "segment %lld of the journal ends before its content does", (long long)number);
 }

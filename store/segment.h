@@ -27,6 +27,11 @@ struct segment_piece {
 };
 bool segment_write(int descriptor, uint64_t position, const struct segment_piece *pieces, size_t count,
                    struct err *err) PULMO_MUST_USE;
+/* For reading. -1: ERR_NOT_FOUND when there is no such segment; any other error says nothing of what it holds. */
+int segment_look(const char *folder, int64_t number, struct err *err);
+/* size bytes at position, less where the file ends: *got. */
+bool segment_read_at(int descriptor, uint64_t position, size_t size, void *out, size_t *got,
+                     struct err *err) PULMO_MUST_USE;
 /* size bytes at position, into memory of that size. ERR_CONFLICT when the file is shorter, ERR_NOT_FOUND when it is
  * absent. */
 bool segment_read(const char *folder, int64_t number, uint64_t position, size_t size, void *out,

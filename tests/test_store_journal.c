@@ -286,6 +286,32 @@ static void test_replay(void **state) {
     check_chain(fixture->store);
 }
 
+/* A segment that cannot be opened may hold what was acknowledged: nothing goes on as if it held nothing. */
+static void test_replay_waits(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    char path[SEGMENT_PATH_SIZE], aside[SEGMENT_PATH_SIZE + 8];
+    struct store_journal *journal = journal_open(fixture);
+    put_three(journal, fixture->store);
+    store_journal_close(journal);
+    rows_remove(fixture);
+    assert_good(segment_path(fixture->folder, 0, path, &err));
+    snprintf(aside, sizeof aside, "%s.aside", path);
+    assert_int_equal(rename(path, aside), 0);
+    assert_int_equal(symlink(path, path), 0); /* ELOOP */
+    journal = store_journal_open(&fixture->config, &err);
+    assert_non_null(journal);
+    assert_refused(store_journal_keep(journal, 0, &err), ERR_IO);
+    put(journal, fixture->store, "1.2.3.4", "the direct way");
+    assert_true(blob_is(fixture, "the direct way"));
+    assert_int_equal(rename(aside, path), 0);
+    err = (struct err){0};
+    assert_good(store_journal_keep(journal, 0, &err));
+    assert_int_equal(fixture_count(fixture, "SELECT count(*) FROM instance WHERE current = 1"), 4);
+    store_journal_close(journal);
+    check_chain(fixture->store);
+}
+
 /* Of three records the rows of one are there, and the last was not whole: it was never acknowledged. */
 static void test_replay_some(void **state) {
     struct fixture *fixture = *state;
@@ -558,11 +584,11 @@ static void test_no_room(void **state) {
 
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
-    const struct CMUnitTest tests[] = {TEST(test_paths),       TEST(test_same_content),    TEST(test_versions),
-                                       TEST(test_reopened),    TEST(test_truncated),       TEST(test_parts),
-                                       TEST(test_restored),    TEST(test_replay),          TEST(test_replay_some),
-                                       TEST(test_record),      TEST(test_forged),          TEST(test_locked),
-                                       TEST(test_meeting),     TEST(test_meeting_another), TEST(test_threads),
-                                       TEST(test_two_writers), TEST(test_no_room)};
+    const struct CMUnitTest tests[] = {TEST(test_paths),       TEST(test_same_content), TEST(test_versions),
+                                       TEST(test_reopened),    TEST(test_truncated),    TEST(test_parts),
+                                       TEST(test_restored),    TEST(test_replay),       TEST(test_replay_waits),
+                                       TEST(test_replay_some), TEST(test_record),       TEST(test_forged),
+                                       TEST(test_locked),      TEST(test_meeting),      TEST(test_meeting_another),
+                                       TEST(test_threads),     TEST(test_two_writers),  TEST(test_no_room)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
