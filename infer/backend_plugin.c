@@ -140,7 +140,8 @@ static void tiling_clear(struct tiling *tiling) {
     free(tiling->starts);
 }
 
-/* The tiles of models/README.md, Decoding 2, in the order of the CPU's. */
+/* Cubes for any model (models/README.md, Decoding 2): a plan of the card is made ready for one size, which takes
+ * seconds. */
 static bool tiling_make(const struct infer_model *model, const struct volume *iso, struct tiling *out,
                         struct err *err) {
     int64_t inner = model->tile - 2 * model->margin, tiles[3];

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "infer/session.h"
+#include "infer/tiles.h"
 
 #define EMPTY_LOGIT (-20.0F)
 #define OFFSET_MAX_MM 8.0F
@@ -19,32 +20,23 @@ struct detection {
     struct infer_session *session;
     const struct volume *iso;
     const struct mask *lungs;
-    int64_t cells[3], tiles[3]; /* k, j, i */
-    float *maps;                /* [MAP_CHANNELS][k][j][i] */
-    uint8_t *seen;              /* [tile] 1 = not empty, 2 = and done again in fp32 */
+    struct tiles tiles;
+    int64_t cells[3]; /* k, j, i */
+    struct tile_stages stages;
+    float *maps;   /* [MAP_CHANNELS][k][j][i] */
+    uint8_t *seen; /* [tile] 1 = not empty, 2 = and done again in fp32 */
 };
 
 static void detection_clear(struct detection *detection) {
+    infer_tile_stages_clear(&detection->stages);
     free(detection->maps);
     free(detection->seen);
 }
 
-static int64_t inner_side(const struct infer_model *model) {
-    return model->tile - 2 * model->margin;
-}
-
-static size_t tile_count(const struct detection *detection) {
-    return (size_t)(detection->tiles[0] * detection->tiles[1] * detection->tiles[2]);
-}
-
 static void grid_lay(struct detection *detection) {
-    const struct grid *grid = &detection->iso->grid;
-    int64_t inner = inner_side(detection->session->model);
-    for (int axis = 0; axis < 3; axis++) {
-        int64_t side = grid->size_ijk[2 - axis];
-        detection->cells[axis] = (side + MODEL_STRIDE - 1) / MODEL_STRIDE;
-        detection->tiles[axis] = (side + inner - 1) / inner;
-    }
+    detection->tiles = infer_tiles_lay(detection->session->model, detection->iso);
+    for (int axis = 0; axis < 3; axis++)
+        detection->cells[axis] = (detection->iso->grid.size_ijk[2 - axis] + MODEL_STRIDE - 1) / MODEL_STRIDE;
 }
 
 static bool maps_make(struct detection *detection, struct err *err) {
@@ -52,7 +44,7 @@ static bool maps_make(struct detection *detection, struct err *err) {
     detection->maps = pulmo_alloc(MAP_CHANNELS * (size_t)count, sizeof(float), err);
     for (int64_t n = 0; detection->maps && n < MAP_CHANNELS * count; n++)
         detection->maps[n] = EMPTY_LOGIT;
-    detection->seen = pulmo_alloc(tile_count(detection), 1, err);
+    detection->seen = pulmo_alloc(infer_tiles_count(&detection->tiles), 1, err);
     return detection->maps && detection->seen;
 }
 
@@ -60,19 +52,19 @@ static bool maps_make(struct detection *detection, struct err *err) {
 
 /* Copies the inner cells of one output channel into its whole-volume map. */
 static void cells_keep(struct detection *detection, const float *tile_map, const int64_t tile[3], float *map) {
-    const struct infer_model *model = detection->session->model;
-    int64_t edge = model->margin / MODEL_STRIDE, inner = inner_side(model) / MODEL_STRIDE;
-    int64_t side = model->tile / MODEL_STRIDE;
+    const struct tiles *tiles = &detection->tiles;
     const int64_t *cells = detection->cells;
-    int64_t first[3], count[3];
+    int64_t edge = tiles->margin / MODEL_STRIDE, first[3], count[3], side[3];
     for (int axis = 0; axis < 3; axis++) {
-        first[axis] = tile[axis] * inner;
+        int64_t inner = tiles->inner[axis] / MODEL_STRIDE;
+        first[axis] = infer_tiles_cell(tiles, tile, axis);
         count[axis] = cells[axis] - first[axis] < inner ? cells[axis] - first[axis] : inner;
+        side[axis] = tiles->side[axis] / MODEL_STRIDE;
     }
     for (int64_t k = 0; k < count[0]; k++)
         for (int64_t j = 0; j < count[1]; j++)
             memcpy(map + ((first[0] + k) * cells[1] + first[1] + j) * cells[2] + first[2],
-                   tile_map + ((edge + k) * side + edge + j) * side + edge, (size_t)count[2] * sizeof *map);
+                   tile_map + ((edge + k) * side[1] + edge + j) * side[2] + edge, (size_t)count[2] * sizeof *map);
 }
 
 const float *infer_map_channel(const struct infer_model *model, const struct runner *runner, int channel,
@@ -86,19 +78,20 @@ const float *infer_map_channel(const struct infer_model *model, const struct run
 /* Runs the tile, in fp32 when int8 cannot hold it. *out = the runner with its outputs, NULL = the tile is empty. */
 static bool tile_compute(struct detection *detection, struct lane *lane, size_t index, const int64_t start[3],
                          struct runner **out, struct err *err) {
-    int side = detection->session->model->tile;
-    struct runner *runner = lane->session->detector.runners[lane->worker];
+    const struct detector_stages *stages = infer_tile_stages_of(&detection->stages, lane);
+    struct runner *runner = stages->wanted.runners[lane->worker];
+    const int64_t *side = detection->stages.side_kji;
     *out = NULL;
     /* Outside the lungs and their surroundings the prepared volume is empty, and so is the map. */
-    if (!infer_frame_cut(detection->iso, start, side, infer_runner_input(runner, 0)))
+    if (!infer_frame_cut_box(detection->iso, start, side, infer_runner_input(runner, 0)))
         return true;
     detection->seen[index] = 1;
     if (!infer_lane_run(lane, runner, NULL, err))
         return err_within(err, "tile %zu", index);
     if (infer_runner_saturated(runner) > SATURATED_SHARE_MAX) {
-        runner = lane->session->whole.runners[lane->worker];
+        runner = stages->full.runners[lane->worker];
         detection->seen[index] = 2;
-        infer_frame_cut(detection->iso, start, side, infer_runner_input(runner, 0));
+        infer_frame_cut_box(detection->iso, start, side, infer_runner_input(runner, 0));
         if (!infer_lane_run(lane, runner, NULL, err))
             return err_within(err, "tile %zu in fp32", index);
     }
@@ -109,21 +102,17 @@ static bool tile_compute(struct detection *detection, struct lane *lane, size_t 
 /* Job: one tile. Writes only cells of its own. */
 static bool tile_run(void *context, struct lane *lane, size_t index, struct err *err) {
     struct detection *detection = context;
-    const struct infer_model *model = detection->session->model;
     struct runner *runner = NULL;
-    int64_t inner = inner_side(model), number = (int64_t)index, tile[3], start[3];
-    for (int axis = 2; axis >= 0; axis--) {
-        tile[axis] = number % detection->tiles[axis];
-        number /= detection->tiles[axis];
-        start[2 - axis] = tile[axis] * inner - model->margin;
-    }
+    int64_t tile[3], start[3];
+    infer_tiles_place(&detection->tiles, index, tile);
+    infer_tiles_start(&detection->tiles, tile, start);
     if (!tile_compute(detection, lane, index, start, &runner, err))
         return false;
     int64_t whole = detection->cells[0] * detection->cells[1] * detection->cells[2];
-    int64_t side = model->tile / MODEL_STRIDE, volume = side * side * side;
     for (int channel = 0; runner && channel < MAP_CHANNELS; channel++)
-        cells_keep(detection, infer_map_channel(model, runner, channel, volume), tile,
-                   detection->maps + channel * whole);
+        cells_keep(detection,
+                   infer_map_channel(detection->session->model, runner, channel, infer_tiles_cells(&detection->tiles)),
+                   tile, detection->maps + channel * whole);
     return true;
 }
 
@@ -290,11 +279,13 @@ static bool findings_fill(const struct detection *detection, const struct marks 
 static bool tiles_run(struct detection *detection, struct err *err) {
     struct infer_session *session = detection->session;
     struct devices_figures figures;
-    const struct devices_work work = {
-        .place = INFER_PLACE_DETECT, .count = tile_count(detection), .job = tile_run, .context = detection};
+    const struct devices_work work = {.place = INFER_PLACE_DETECT,
+                                      .count = infer_tiles_count(&detection->tiles),
+                                      .job = tile_run,
+                                      .context = detection};
     if (!infer_devices_run(session, &work, &figures, err))
         return false;
-    struct infer_detect_figures made = {.tiles = work.count,
+    struct infer_detect_figures made = {.tiles = (size_t)detection->tiles.would,
                                         .wall_ns = figures.wall_ns,
                                         .busy_ns = figures.busy_ns,
                                         .lanes = figures.lanes,
@@ -304,7 +295,8 @@ static bool tiles_run(struct detection *detection, struct err *err) {
         made.tiles_run += detection->seen[n] > 0;
         made.tiles_full += detection->seen[n] == 2;
     }
-    uint64_t side = (uint64_t)session->model->tile, voxels = side * side * side;
+    const int64_t *side = detection->tiles.side;
+    uint64_t voxels = (uint64_t)(side[0] * side[1] * side[2]);
     made.voxels = made.tiles * voxels;
     made.voxels_run = made.tiles_run * voxels;
     session->detect_figures = made;
@@ -350,10 +342,8 @@ static void card_settle(struct infer_session *session, const struct err *why) {
 
 static bool processor_detect(struct detection *detection, struct marks *marks, struct err *err) {
     struct infer_session *session = detection->session;
-    for (unsigned device = 0; device < infer_session_devices(session); device++)
-        if (!infer_session_processor(infer_device(session, device), err))
-            return false;
-    if (!maps_make(detection, err) || !tiles_run(detection, err) || !find_marks(detection, marks, err))
+    if (!infer_tile_stages(session, detection->tiles.side, &detection->stages, err) || !maps_make(detection, err) ||
+        !tiles_run(detection, err) || !find_marks(detection, marks, err))
         return false;
     suppress(marks, session->model->candidates_max);
     return true;

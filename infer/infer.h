@@ -146,7 +146,7 @@ bool infer_detect(struct infer_session *session, const struct volume *iso, const
 /* What the last infer_detect of the session cost: how much of its wall-clock its lanes were inside primitives, and what
  * the lung mask saved. A lane is one thread of one device. */
 struct infer_detect_figures {
-    size_t tiles, tiles_run;     /* on the volume; those that are not empty, which the detector saw */
+    size_t tiles, tiles_run;     /* that would cover the volume; those that are not empty, which the detector saw */
     uint64_t voxels, voxels_run; /* of these tiles, with their margins */
     uint64_t wall_ns, busy_ns;   /* of the tiles' stage; inside primitives, over all lanes */
     unsigned lanes;

@@ -8,7 +8,7 @@
 static const struct stage *stage_of(const struct infer_session *session, int stage, const char **name) {
     static const char *const names[INFER_STAGES] = {"detector, a tile", "candidate, trunk", "candidate, 1 pass",
                                                     "candidate, passes", "quality gate"};
-    const struct stage *const stages[INFER_STAGES] = {&session->detector, &session->trunk, &session->tails[0],
+    const struct stage *const stages[INFER_STAGES] = {&session->cubes.wanted, &session->trunk, &session->tails[0],
                                                       &session->tails[1], &session->gate};
     *name = names[stage];
     return stages[stage];
@@ -59,11 +59,11 @@ unsigned infer_session_threads(const struct infer_session *session) {
 }
 
 int infer_detector_steps(const struct infer_session *session) {
-    return infer_program_steps(session->detector.program);
+    return infer_program_steps(session->cubes.wanted.program);
 }
 
 void infer_detector_step(const struct infer_session *session, int step, struct infer_step_figures *out) {
-    const struct program *program = session->detector.program;
+    const struct program *program = session->cubes.wanted.program;
     const struct graph_node *node = infer_program_step_node(program, step);
     *out = (struct infer_step_figures){.layer = node ? node->name : "output",
                                        .operation = node ? node->operation->name : "layout"};
@@ -80,7 +80,7 @@ void infer_detector_step(const struct infer_session *session, int step, struct i
 }
 
 bool infer_detector_run(struct infer_session *session, unsigned worker, uint64_t *step_ns, struct err *err) {
-    struct runner *runner = session->detector.runners[worker];
+    struct runner *runner = session->cubes.wanted.runners[worker];
     float *tile = infer_runner_input(runner, 0);
     size_t side = (size_t)session->model->tile, count = side * side * side;
     for (size_t n = 0; n < count; n++)

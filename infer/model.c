@@ -190,6 +190,11 @@ static bool detector_read(struct infer_model *model, const struct source *source
     model->candidates_max = (size_t)candidates;
     if (model->tile % 8 || model->margin % MODEL_STRIDE || 2 * model->margin >= model->tile)
         return err_set(err, ERR_INPUT, "tile %d and margin %d do not fit the strides", model->tile, model->margin);
+    if (cJSON_GetObjectItemCaseSensitive(part, "inner_max") &&
+        !json_whole(part, "inner_max", (struct range){0, 256}, &model->inner_max, err))
+        return false;
+    if (model->inner_max % 8)
+        return err_set(err, ERR_INPUT, "inner_max %d is no multiple of 8", model->inner_max);
     const char *layer = json_text(part, "cam_layer", 256, err);
     if (!layer || !(model->detector = graph_open(source, part, err)))
         return false;

@@ -3,9 +3,12 @@
 #include <string.h>
 
 #include "infer/session.h"
+#include "infer/tiles.h"
 
 struct recompute {
     struct infer_session *session;
+    struct tiles layout;
+    struct tile_stages stages;
     const struct volume *iso;
     const struct findings *findings;
     const uint32_t *which; /* [count] */
@@ -15,32 +18,31 @@ struct recompute {
 };
 
 static void recompute_clear(struct recompute *recompute) {
+    infer_tile_stages_clear(&recompute->stages);
     pulmo_free_at(&recompute->tiles);
 }
 
-/* Cells that a tile keeps along one axis. */
-static int64_t kept_cells(const struct infer_model *model) {
-    return (model->tile - 2 * model->margin) / MODEL_STRIDE;
-}
-
-static bool lies_in(const struct infer_model *model, const struct finding *finding, const int64_t tile[3]) {
-    for (int axis = 0; axis < 3; axis++)
-        if (finding->detector_cell_kji[axis] / kept_cells(model) != tile[axis])
+static bool lies_in(const struct tiles *layout, const struct finding *finding, const int64_t tile[3]) {
+    for (int axis = 0; axis < 3; axis++) {
+        int64_t first = infer_tiles_cell(layout, tile, axis), cell = finding->detector_cell_kji[axis];
+        if (cell < first || cell >= first + layout->inner[axis] / MODEL_STRIDE)
             return false;
+    }
     return true;
 }
 
+/* Every tile in which one of the candidates lies, once. */
 static bool tiles_list(struct recompute *recompute, struct err *err) {
-    const struct infer_model *model = recompute->session->model;
-    recompute->tiles = pulmo_alloc(recompute->count, sizeof *recompute->tiles, err);
-    for (size_t n = 0; recompute->tiles && n < recompute->count; n++) {
-        const struct finding *finding = &recompute->findings->items[recompute->which[n]];
-        bool known = false;
-        for (size_t tile = 0; !known && tile < recompute->tile_count; tile++)
-            known = lies_in(model, finding, recompute->tiles[tile]);
-        for (int axis = 0; !known && axis < 3; axis++)
-            recompute->tiles[recompute->tile_count][axis] = finding->detector_cell_kji[axis] / kept_cells(model);
-        recompute->tile_count += !known;
+    const struct tiles *layout = &recompute->layout;
+    size_t count = infer_tiles_count(layout);
+    recompute->tiles = pulmo_alloc(count, sizeof *recompute->tiles, err);
+    for (size_t number = 0; recompute->tiles && number < count; number++) {
+        int64_t *tile = recompute->tiles[recompute->tile_count];
+        bool holds = false;
+        infer_tiles_place(layout, number, tile);
+        for (size_t n = 0; !holds && n < recompute->count; n++)
+            holds = lies_in(layout, &recompute->findings->items[recompute->which[n]], tile);
+        recompute->tile_count += holds;
     }
     return recompute->tiles != NULL;
 }
@@ -61,13 +63,16 @@ static struct mark mark_near(const float *maps, const int64_t cells[3], const in
 
 static void finding_take(const struct recompute *recompute, const int64_t tile[3], const float *maps,
                          struct finding *finding) {
-    const struct infer_model *model = recompute->session->model;
-    int64_t side = model->tile / MODEL_STRIDE, edge = model->margin / MODEL_STRIDE, kept = kept_cells(model), at[3];
+    const struct tiles *layout = &recompute->layout;
+    int64_t edge = layout->margin / MODEL_STRIDE, corner[3], cells[3], at[3];
+    for (int axis = 0; axis < 3; axis++) {
+        corner[axis] = infer_tiles_cell(layout, tile, axis) - edge;
+        cells[axis] = layout->side[axis] / MODEL_STRIDE;
+        at[axis] = finding->detector_cell_kji[axis] - corner[axis];
+    }
+    struct mark mark = mark_near(maps, cells, at);
     for (int axis = 0; axis < 3; axis++)
-        at[axis] = finding->detector_cell_kji[axis] - tile[axis] * kept + edge;
-    struct mark mark = mark_near(maps, (int64_t[3]){side, side, side}, at);
-    for (int axis = 0; axis < 3; axis++)
-        mark.at[axis] += (double)((tile[axis] * kept - edge) * MODEL_STRIDE);
+        mark.at[axis] += (double)(corner[axis] * MODEL_STRIDE);
     finding->detector_logit = mark.logit;
     finding->diameter_mm = mark.diameter_mm;
     finding->full_precision = true;
@@ -78,22 +83,21 @@ static void finding_take(const struct recompute *recompute, const int64_t tile[3
 static bool tile_again(void *context, struct lane *lane, size_t index, struct err *err) {
     struct recompute *recompute = context;
     const struct infer_model *model = recompute->session->model;
-    struct runner *runner = lane->session->whole.runners[lane->worker];
+    struct runner *runner = infer_tile_stages_of(&recompute->stages, lane)->full.runners[lane->worker];
     const int64_t *tile = recompute->tiles[index];
-    int64_t side = model->tile / MODEL_STRIDE, cells = side * side * side, start[3];
+    int64_t cells = infer_tiles_cells(&recompute->layout), start[3];
     PULMO_SCOPED(pulmo_free_at) float *maps = pulmo_alloc(MAP_CHANNELS * (size_t)cells, sizeof *maps, err);
     if (!maps)
         return false;
-    for (int axis = 0; axis < 3; axis++)
-        start[2 - axis] = tile[axis] * kept_cells(model) * MODEL_STRIDE - model->margin;
-    infer_frame_cut(recompute->iso, start, model->tile, infer_runner_input(runner, 0));
+    infer_tiles_start(&recompute->layout, tile, start);
+    infer_frame_cut_box(recompute->iso, start, recompute->layout.side, infer_runner_input(runner, 0));
     if (!infer_lane_run(lane, runner, NULL, err))
         return err_within(err, "a tile in fp32");
     for (int channel = 0; channel < MAP_CHANNELS; channel++)
         memcpy(maps + channel * cells, infer_map_channel(model, runner, channel, cells), (size_t)cells * sizeof *maps);
     for (size_t n = 0; n < recompute->count; n++) {
         struct finding *finding = &recompute->findings->items[recompute->which[n]];
-        if (lies_in(model, finding, tile))
+        if (lies_in(&recompute->layout, finding, tile))
             finding_take(recompute, tile, maps, finding);
     }
     return true;
@@ -105,7 +109,10 @@ bool infer_recompute(struct infer_session *session, const struct volume *iso, co
     struct recompute recompute = {.session = session, .iso = iso, .findings = findings, .which = which, .count = count};
     if (!infer_session_is_mixed(session) || count == 0)
         return true;
-    if (!infer_frame_check(iso, err) || !tiles_list(&recompute, err))
+    if (!infer_frame_check(iso, err))
+        return false;
+    recompute.layout = infer_tiles_lay(session->model, iso);
+    if (!infer_tile_stages(session, recompute.layout.side, &recompute.stages, err) || !tiles_list(&recompute, err))
         return false;
     const struct devices_work work = {
         .place = INFER_PLACE_DETECT, .count = recompute.tile_count, .job = tile_again, .context = &recompute};

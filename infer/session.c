@@ -32,8 +32,12 @@ static bool stage_new(const struct graph *graph, const struct shape *inputs, uns
     return stage_fill(infer_program_new(graph, inputs, keep, err), workers, out, err);
 }
 
+static struct shape box(const int64_t side_kji[3]) {
+    return (struct shape){.rank = 5, .dims = {1, 1, side_kji[0], side_kji[1], side_kji[2]}};
+}
+
 static struct shape cube(int side) {
-    return (struct shape){.rank = 5, .dims = {1, 1, side, side, side}};
+    return box((const int64_t[3]){side, side, side});
 }
 
 static unsigned thread_count(const struct infer_session_config *config) {
@@ -58,24 +62,64 @@ static bool precision_take(struct infer_session *session, const struct infer_pre
     return true;
 }
 
-/* The detector's tile in the precision wanted, and what is computed again in fp32 where that is another. */
-static bool detector_stages(struct infer_session *session, struct err *err) {
+static void detector_clear(struct detector_stages *stages) {
+    stage_clear(&stages->wanted);
+    stage_clear(&stages->full);
+}
+
+static bool detector_new(const struct infer_session *session, const int64_t side_kji[3], struct detector_stages *out,
+                         struct err *err) {
     const struct graph *graph = session->model->detector;
-    struct shape tile = cube(session->model->tile);
-    if (!*session->precision.layers)
-        return stage_new(graph, &tile, session->threads, false, &session->detector, err);
-    if (!session->whole.program && !stage_new(graph, &tile, session->threads, false, &session->whole, err))
+    struct shape tile = box(side_kji);
+    struct detector_stages stages = {0};
+    if (!stage_new(graph, &tile, session->threads, false, &stages.full, err))
         return false;
-    return stage_fill(infer_program_new_mixed(graph, &tile, &session->precision, err), session->threads,
-                      &session->detector, err) ||
-           err_within(err, "mixed precision");
+    if (!*session->precision.layers) {
+        *out = (struct detector_stages){.wanted = stages.full};
+        return true;
+    }
+    if (!stage_fill(infer_program_new_mixed(graph, &tile, &session->precision, err), session->threads, &stages.wanted,
+                    err)) {
+        detector_clear(&stages);
+        return err_within(err, "mixed precision");
+    }
+    *out = stages;
+    return true;
 }
 
 bool infer_session_processor(struct infer_session *session, struct err *err) {
     struct shape crop = cube(session->model->side);
-    return (session->detector.program || detector_stages(session, err)) &&
+    int64_t side = session->model->tile;
+    return (session->cubes.wanted.program ||
+            detector_new(session, (const int64_t[3]){side, side, side}, &session->cubes, err)) &&
            (session->trunk.program ||
             stage_new(session->model->trunk, &crop, session->threads, false, &session->trunk, err));
+}
+
+bool infer_tile_stages(struct infer_session *session, const int64_t side_kji[3], struct tile_stages *out,
+                       struct err *err) {
+    struct tile_stages stages = {.side_kji = {side_kji[0], side_kji[1], side_kji[2]}};
+    bool good = true;
+    for (unsigned device = 0; good && device < infer_session_devices(session); device++) {
+        struct infer_session *at = infer_device(session, device);
+        good = infer_session_processor(at, err) &&
+               (!at->model->inner_max || detector_new(at, side_kji, &stages.own[device], err));
+    }
+    if (good)
+        *out = stages;
+    else
+        infer_tile_stages_clear(&stages);
+    return good;
+}
+
+void infer_tile_stages_clear(struct tile_stages *stages) {
+    for (int device = 0; device < INFER_DEVICES_MAX; device++)
+        detector_clear(&stages->own[device]);
+}
+
+const struct detector_stages *infer_tile_stages_of(const struct tile_stages *stages, const struct lane *lane) {
+    const struct detector_stages *own = &stages->own[lane->device];
+    return own->wanted.program ? own : &lane->session->cubes;
 }
 
 static void card_open(struct infer_session *session, const struct infer_session_config *config) {
@@ -113,8 +157,7 @@ void infer_session_free(struct infer_session *session) {
     if (!session)
         return;
     infer_plugin_close(session->plugin);
-    stage_clear(&session->detector);
-    stage_clear(&session->whole);
+    detector_clear(&session->cubes);
     stage_clear(&session->trunk);
     stage_clear(&session->tails[0]);
     stage_clear(&session->tails[1]);
@@ -237,8 +280,8 @@ bool infer_frame_check(const struct volume *iso, struct err *err) {
     return true;
 }
 
-/* One row of the cube; voxels outside the volume are 0. The inner loop has no branch, so that it runs on vectors. */
-static bool row_cut(const int16_t *row, int64_t columns, int64_t start, int side, float *out) {
+/* One row of the box; voxels outside the volume are 0. The inner loop has no branch, so that it runs on vectors. */
+static bool row_cut(const int16_t *row, int64_t columns, int64_t start, int64_t side, float *out) {
     int64_t first = start < 0 ? -start : 0, end = columns - start < side ? columns - start : side;
     int most = FRAME_HU_MIN;
     memset(out, 0, (size_t)side * sizeof *out);
@@ -251,17 +294,21 @@ static bool row_cut(const int16_t *row, int64_t columns, int64_t start, int side
     return most > FRAME_HU_MIN;
 }
 
-bool infer_frame_cut(const struct volume *iso, const int64_t start[3], int side, float *out) {
+bool infer_frame_cut_box(const struct volume *iso, const int64_t start[3], const int64_t side_kji[3], float *out) {
     int64_t columns = iso->grid.size_ijk[0], rows = iso->grid.size_ijk[1], slices = iso->grid.size_ijk[2];
     bool any = false;
-    for (int k = 0; k < side; k++)
-        for (int j = 0; j < side; j++) {
+    for (int64_t k = 0; k < side_kji[0]; k++)
+        for (int64_t j = 0; j < side_kji[1]; j++) {
             int64_t z = start[2] + k, y = start[1] + j;
             bool inside = z >= 0 && z < slices && y >= 0 && y < rows;
             const int16_t *row = inside ? iso->hu + (z * rows + y) * columns : NULL;
-            any = row_cut(row, columns, start[0], side, out + ((int64_t)k * side + j) * side) || any;
+            any = row_cut(row, columns, start[0], side_kji[2], out + (k * side_kji[1] + j) * side_kji[2]) || any;
         }
     return any;
+}
+
+bool infer_frame_cut(const struct volume *iso, const int64_t start[3], int side, float *out) {
+    return infer_frame_cut_box(iso, start, (const int64_t[3]){side, side, side}, out);
 }
 
 bool infer_frame_any(const struct volume *iso, const int64_t start[3], int side) {

@@ -13,6 +13,12 @@ struct stage {
     struct runner *runners[WORKERS_MAX];
 };
 
+/* The detector for tiles of one size. Of the processor. */
+struct detector_stages {
+    struct stage wanted; /* in the session's precision */
+    struct stage full;   /* in fp32, where the other is not */
+};
+
 struct infer_session {
     const struct infer_model *model;
     unsigned threads;
@@ -21,8 +27,8 @@ struct infer_session {
     bool on_processor;                /* what runs now, and what ran last, does so without the plugin */
     struct err why_not;               /* kind 0 = nothing to say */
     struct infer_precision precision; /* of the processor's detector; "" = fp32 */
-    struct stage detector, trunk;     /* of the processor; made when it is to run them */
-    struct stage whole;               /* where its detector is not fp32: the same tile in fp32 */
+    struct stage trunk;               /* of the processor; made when it is to run it */
+    struct detector_stages cubes;     /* of `tile` voxels a side; made with it */
     struct stage tails[2];            /* for one pass, and for the number of passes last asked for */
     uint32_t tail_batch[2];           /* passes that each is compiled for; 0 = not yet */
     struct stage gate;                /* one runner; none where the model has no gate */
@@ -39,6 +45,16 @@ struct infer_session {
 
 /* The processor's programs of this session, unless they are made. */
 bool infer_session_processor(struct infer_session *session, struct err *err) PULMO_MUST_USE;
+/* The detector for the tiles of one study, on all devices. */
+struct tile_stages {
+    int64_t side_kji[3];
+    struct detector_stages own[INFER_DEVICES_MAX]; /* empty where the tiles are the session's cubes */
+};
+/* The processor's programs, and those for tiles of that size where they are no cubes; the caller clears it. */
+bool infer_tile_stages(struct infer_session *session, const int64_t side_kji[3], struct tile_stages *out,
+                       struct err *err) PULMO_MUST_USE;
+void infer_tile_stages_clear(struct tile_stages *stages);
+const struct detector_stages *infer_tile_stages_of(const struct tile_stages *stages, const struct lane *lane);
 /* The card has failed at something: this study runs on the processor, all later ones too if it is for good. */
 void infer_session_leave_card(struct infer_session *session, const struct err *why, bool for_good);
 
@@ -68,8 +84,10 @@ const float *infer_map_channel(const struct infer_model *model, const struct run
 /* HU to the network's 0 .. 1 (models/README.md, Frame). */
 #define FRAME_HU_MIN (-1024)
 #define FRAME_HU_MAX 608
-/* A cube of `side` voxels that starts at `start` (i, j, k; may lie outside, where it is 0), normalised. Returns whether
- * anything in it is above 0. */
+/* A box of side_kji voxels that starts at `start` (i, j, k; may lie outside, where it is 0), normalised. Returns
+ * whether anything in it is above 0. */
+bool infer_frame_cut_box(const struct volume *iso, const int64_t start[3], const int64_t side_kji[3], float *out);
+/* A cube. */
 bool infer_frame_cut(const struct volume *iso, const int64_t start[3], int side, float *out);
 /* What it would return, without cutting. */
 bool infer_frame_any(const struct volume *iso, const int64_t start[3], int side);

@@ -55,7 +55,7 @@ def main():
     text = json.loads((ROOT / "models/model.json").read_text())
     decode.MARGIN = text["detector"]["margin"]   # constants of the module and of the file may differ while one trains
     decode.TILE = text["detector"]["tile"]
-    decode.tile_starts.__defaults__ = (decode.TILE, decode.MARGIN)
+    decode.INNER_MAX = text["detector"].get("inner_max", 0)
     distance = ndimage.distance_transform_edt(~lungs)
     marks = decode.candidates(Net(ROOT / "models/detector.onnx"), image, distance, text["detector"]["score_min"],
                               text["detector"]["candidates_max"])

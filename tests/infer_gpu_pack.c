@@ -51,6 +51,14 @@ static bool plans_write(const char *folder, const struct infer_model *model, str
     return plan_write(folder, "detector.plan", &detector, err) && plan_write(folder, "candidate.plan", &candidate, err);
 }
 
+/* The card has cubes; what it is compared with has them, too. */
+static struct infer_model *model_of_cubes(const char *path, struct err *err) {
+    struct infer_model *model = infer_model_open(path, err);
+    if (model)
+        model->inner_max = 0;
+    return model;
+}
+
 static struct gpu_case case_of(const struct infer_model *model, int32_t slices) {
     const struct candidate_port *port = &model->candidate_outputs[CANDIDATE_LOGIT];
     struct gpu_case it = {.magic = GPU_CASE_MAGIC,
@@ -132,7 +140,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     mkdir(argv[1], 0755);
-    struct infer_model *model = infer_model_open(argc > 3 ? argv[3] : "models/model.json", &err);
+    struct infer_model *model = model_of_cubes(argc > 3 ? argv[3] : "models/model.json", &err);
     bool good = model && plans_write(argv[1], model, &err) && case_write(argv[1], model, (int32_t)slices, &err);
     infer_model_free(model);
     if (!good)

@@ -35,7 +35,7 @@ static void set_number(cJSON *part, const char *name, double value) {
     cJSON_SetNumberValue(cJSON_GetObjectItemCaseSensitive(part, name), value);
 }
 
-/* models/model.json with tiles of 32, so that the host card is not at it for minutes. */
+/* models/model.json with cubes of 32, so that the host card is not at it for minutes. */
 static bool model_write(struct err *err) {
     static const char *const names[] = {"detector.onnx", "candidate.onnx", "gate.onnx"};
     char here[256], from[512], to[512];
@@ -46,6 +46,7 @@ static bool model_write(struct err *err) {
     cJSON *part = cJSON_GetObjectItemCaseSensitive(root, "detector");
     set_number(part, "tile", 32);
     set_number(part, "margin", 4);
+    cJSON_DeleteItemFromObjectCaseSensitive(part, "inner_max"); /* a card has cubes, and so must its peer */
     char *made = cJSON_Print(root);
     snprintf(model_path, sizeof model_path, "%s/model.json", folder);
     bool good = made && bytes_write_file(model_path, made, strlen(made), false, err);

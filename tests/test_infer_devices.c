@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "infer/devices.h"
-#include "infer/infer.h"
+#include "infer/model.h"
 
 #define MODEL "models/model.json"
 #define CANDIDATES 5
@@ -115,6 +115,7 @@ static int fixture_new(void **state) {
     fixture->model = infer_model_open(MODEL, &err);
     if (!fixture->model)
         fail_msg("%s", err.text);
+    fixture->model->inner_max = 56; /* 16 tiles, so that each device has some */
     fixture->scene = scene_new(5);
     struct group one = group_new(fixture, 1);
     if (!study_run(one.sessions[0], &fixture->scene, &fixture->want, &err))

@@ -94,6 +94,7 @@ static int fixture_new(void **state) {
     fixture->model = infer_model_open(MODEL, &err);
     if (!fixture->model)
         fail_msg("%s", err.text);
+    fixture->model->inner_max = 80; /* 8 tiles */
     scene_make(fixture);
     plan_make(fixture);
     *state = fixture;

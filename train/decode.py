@@ -10,16 +10,29 @@ import torch
 
 STRIDE = 4
 TILE, MARGIN = 128, 12
+INNER_MAX = 160           # 0 = tiles are cubes of TILE from the volume's first voxel, as up to 0.6.0
+LATTICE = 8
 # axes of z, y, x along which mirror image n of a crop is reversed: bit 0 of n is x, 1 is y, 2 is z
 FLIPS = [tuple(a for a, turned in enumerate(flip) if turned) for flip in itertools.product((0, 1), repeat=3)]
 LUNG_MM = 3.0             # a centre may lie this far outside the lungs, or half its diameter: a tumour
                           # in the pleura touches the lung, its centre need not lie near it
 
 
-def tile_starts(side, tile=TILE, margin=MARGIN):
-    """Starts of tiles whose inner parts cover 0..side; the first starts margin before the volume."""
-    inner = tile - 2 * margin
-    return [i * inner - margin for i in range(max(1, -(-side // inner)))]
+def tile_starts(image):
+    """(starts of the tiles' inner parts along each axis, their sides): the fewest boxes of one size, at most INNER_MAX,
+    that cover what is not 0."""
+    starts, inner = [], []
+    for axis, side in enumerate(image.shape):
+        low, high, part = 0, side, TILE - 2 * MARGIN
+        if INNER_MAX:
+            used = np.flatnonzero(image.any(tuple(a for a in range(3) if a != axis)))
+            if len(used):
+                low, high = used[0] // LATTICE * LATTICE, used[-1] + 1
+            even = -(-(high - low) // -(-(high - low) // INNER_MAX))
+            part = -(-even // LATTICE) * LATTICE
+        starts.append(range(low, high, part))
+        inner.append(part)
+    return starts, inner
 
 
 def heatmaps(net, image):
@@ -27,19 +40,18 @@ def heatmaps(net, image):
     overlapping tiles; outside the volume the input is 0."""
     cells = [-(-n // STRIDE) for n in image.shape]
     out = np.full([5] + cells, -20, np.float32)
-    edge, inner = MARGIN // STRIDE, (TILE - 2 * MARGIN) // STRIDE
-    corners = [(z, y, x) for z in tile_starts(image.shape[0]) for y in tile_starts(image.shape[1])
-               for x in tile_starts(image.shape[2])]
-    padded = np.pad(image, [(MARGIN, TILE)] * 3)
-    tiles = [padded[z + MARGIN:z + MARGIN + TILE, y + MARGIN:y + MARGIN + TILE,
-                    x + MARGIN:x + MARGIN + TILE] for z, y, x in corners]
+    starts, inner = tile_starts(image)
+    edge, kept = MARGIN // STRIDE, [n // STRIDE for n in inner]
+    corners = list(itertools.product(*starts))
+    padded = np.pad(image, [(MARGIN, n + MARGIN) for n in inner])
+    tiles = [padded[tuple(slice(c, c + n + 2 * MARGIN) for c, n in zip(corner, inner))] for corner in corners]
     busy = [n for n, tile in enumerate(tiles) if tile.any()]
     with torch.no_grad():
         for pair in (busy[i:i + 2] for i in range(0, len(busy), 2)):   # PyTorch is slow at batch 1
             got = torch.cat(net(torch.from_numpy(np.stack([tiles[n] for n in pair])[:, None])), 1)
             for n, maps in zip(pair, got.numpy()):
-                at = [(c + MARGIN) // STRIDE for c in corners[n]]
-                part = [min(inner, side - a) for side, a in zip(cells, at)]
+                at = [c // STRIDE for c in corners[n]]
+                part = [min(k, side - a) for k, side, a in zip(kept, cells, at)]
                 out[:, at[0]:at[0] + part[0], at[1]:at[1] + part[1], at[2]:at[2] + part[2]] = \
                     maps[:, edge:edge + part[0], edge:edge + part[1], edge:edge + part[2]]
     return out

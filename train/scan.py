@@ -109,7 +109,7 @@ class Pipeline:
         kept = None
         if self.cache and name:
             digest = self.text["detector"]["sha256"][:12]
-            kept = Path(self.cache) / f"marks-{digest}" / f"{name}.npy"
+            kept = Path(self.cache) / f"marks-{digest}-{decode.INNER_MAX}" / f"{name}.npy"
             if kept.exists():
                 return np.load(kept)
         hu = volume.astype(np.float32) * (1632 / 255) - 1024

@@ -120,9 +120,9 @@ export function gateless(folder, detector = {}) {
   return path.join(folder, 'model.json');
 }
 
-/** Tiles that do not overlap, and one candidate: a quarter of the time. What is found is not at stake either: the seams of
+/** Small cubes that do not overlap, and one candidate: a quarter of the time. What is found is not at stake either: the seams of
  *  such tiles give a finding that is reported, with its mask and its maps. */
-export const QUICK = { tile: 48, margin: 0, candidates_max: 1 };
+export const QUICK = { tile: 48, margin: 0, inner_max: 0, candidates_max: 1 };
 
 export class Lane {
   processes = [];
