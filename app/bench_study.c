@@ -2,6 +2,8 @@
  * process's. Of 300 slices; with --sweep also of 50 to 1,200, and of 300 with more and fewer candidates. */
 #include "app/bench.h"
 
+#include "app/bench_study.h"
+
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,21 +13,13 @@
 #define MIB 1048576.0
 #define CASES_MAX 16
 
-static const char *const stages[] = {"read", "resample", "detect", "uncertainty", "segment", "explain", "total"};
-#define STAGES (int)(sizeof stages / sizeof *stages)
-#define DETECT 2
-#define TOTAL (STAGES - 1)
+static const char *const stages[BENCH_STAGES] = {"read",    "resample", "detect", "uncertainty",
+                                                 "segment", "explain",  "total"};
 
-struct row {
-    int64_t slices, nodules;
-    double pitch_mm, wall_s[STAGES], processor_s[STAGES];
-    double peak_mib, busy_share;
-    int tiles, tiles_run, candidates, reported;
-};
 struct bench {
-    const char *folder;
+    const char *folder, *plots; /* plots: a folder, or NULL */
     int64_t threads, rounds;
-    struct row rows[CASES_MAX];
+    struct bench_study_row rows[CASES_MAX];
     size_t count;
 };
 
@@ -39,7 +33,7 @@ static double number_of(const cJSON *object, const char *name) {
     return cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(object, name));
 }
 
-static bool row_read(const cJSON *document, struct row *out, struct err *err) {
+static bool row_read(const cJSON *document, struct bench_study_row *out, struct err *err) {
     const char *status = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(document, "status"));
     const cJSON *wall = cJSON_GetObjectItemCaseSensitive(document, "timings_ms");
     const cJSON *processor = cJSON_GetObjectItemCaseSensitive(document, "processor_ms");
@@ -48,7 +42,7 @@ static bool row_read(const cJSON *document, struct row *out, struct err *err) {
     if (!status || strcmp(status, "analysed") != 0)
         return err_set(err, ERR_INPUT, "a phantom of %lld slices was not analysed: %s", (long long)out->slices,
                        status ? status : "no status");
-    for (int stage = 0; stage < STAGES; stage++) {
+    for (int stage = 0; stage < BENCH_STAGES; stage++) {
         out->wall_s[stage] = number_of(wall, stages[stage]) / 1000;
         out->processor_s[stage] = number_of(processor, stages[stage]) / 1000;
     }
@@ -64,7 +58,8 @@ static bool row_read(const cJSON *document, struct row *out, struct err *err) {
     return true;
 }
 
-static bool analyse(const struct bench *bench, const struct bench_phantom *phantom, struct row *out, struct err *err) {
+static bool analyse(const struct bench *bench, const struct bench_phantom *phantom, struct bench_study_row *out,
+                    struct err *err) {
     char program[4096], log[2100], threads[24];
     ssize_t size = readlink("/proc/self/exe", program, sizeof program - 1);
     if (size < 0)
@@ -89,16 +84,16 @@ static bool analyse(const struct bench *bench, const struct bench_phantom *phant
 }
 
 /* The round that took the least processor time: what else runs only adds to it. */
-static bool row_measure(const struct bench *bench, struct row *row, struct err *err) {
+static bool row_measure(const struct bench *bench, struct bench_study_row *row, struct err *err) {
     PULMO_SCOPED(bench_phantom_free) struct bench_phantom phantom = {0};
     const struct bench_phantom_config config = {bench->folder, row->slices, row->nodules};
-    struct row made = *row;
+    struct bench_study_row made = *row;
     if (!bench_phantom_make(&config, &phantom, err))
         return false;
     for (int64_t round = 0; round < bench->rounds; round++) {
         if (!analyse(bench, &phantom, &made, err))
             return false;
-        if (round == 0 || made.processor_s[TOTAL] < row->processor_s[TOTAL])
+        if (round == 0 || made.processor_s[BENCH_TOTAL] < row->processor_s[BENCH_TOTAL])
             *row = made;
     }
     row->pitch_mm = phantom.pitch_mm;
@@ -108,7 +103,7 @@ static bool row_measure(const struct bench *bench, struct row *row, struct err *
 /* ---- all of them ------------------------------------------------------------------------------------------ */
 
 static void row_add(struct bench *bench, int64_t slices, int64_t nodules) {
-    bench->rows[bench->count++] = (struct row){.slices = slices, .nodules = nodules};
+    bench->rows[bench->count++] = (struct bench_study_row){.slices = slices, .nodules = nodules};
 }
 
 static void rows_plan(struct bench *bench, int64_t slices, int64_t nodules, bool sweep) {
@@ -126,10 +121,10 @@ static void print_table(const struct bench *bench) {
     printf("%6s %5s %9s %11s %11s %11s %11s %11s %11s %13s %5s %6s %8s\n", "slices", "pitch", "findings", "read",
            "resample", "detect", "uncertainty", "segment", "explain", "total", "MiB", "busy", "tiles");
     for (size_t index = 0; index < bench->count; index++) {
-        const struct row *row = &bench->rows[index];
+        const struct bench_study_row *row = &bench->rows[index];
         printf("%6lld %5.2f %4d/%4d", (long long)row->slices, row->pitch_mm, row->reported, row->candidates);
-        for (int stage = 0; stage < STAGES; stage++)
-            printf(" %*.2f/%5.2f", stage == TOTAL ? 7 : 5, row->wall_s[stage], row->processor_s[stage]);
+        for (int stage = 0; stage < BENCH_STAGES; stage++)
+            printf(" %*.2f/%5.2f", stage == BENCH_TOTAL ? 7 : 5, row->wall_s[stage], row->processor_s[stage]);
         printf(" %5.0f %5.1f%% %3d/%4d\n", row->peak_mib, 100 * row->busy_share, row->tiles_run, row->tiles);
     }
     printf(
@@ -140,12 +135,12 @@ static void print_table(const struct bench *bench) {
 static void print_json(const struct bench *bench) {
     printf("{\"bench\": \"study\", \"threads\": %lld, \"studies\": [", (long long)bench->threads);
     for (size_t index = 0; index < bench->count; index++) {
-        const struct row *row = &bench->rows[index];
+        const struct bench_study_row *row = &bench->rows[index];
         printf("%s\n {\"slices\": %lld, \"pitch_mm\": %.2f, \"nodules\": %lld, \"candidates\": %d, \"reported\": %d, "
                "\"peak_rss_mib\": %.1f, \"busy_share\": %.4f, \"tiles\": %d, \"tiles_run\": %d",
                index ? "," : "", (long long)row->slices, row->pitch_mm, (long long)row->nodules, row->candidates,
                row->reported, row->peak_mib, row->busy_share, row->tiles, row->tiles_run);
-        for (int stage = 0; stage < STAGES; stage++)
+        for (int stage = 0; stage < BENCH_STAGES; stage++)
             printf(", \"%s_s\": %.3f, \"%s_processor_s\": %.3f", stages[stage], row->wall_s[stage], stages[stage],
                    row->processor_s[stage]);
         printf("}");
@@ -158,10 +153,10 @@ static int run(int argc, char **argv) {
     int64_t slice_count = 0, nodule_count = 0;
     bool json = false, sweep = false;
     struct bench bench = {.folder = "/var/tmp"};
-    const struct command_option options[] = {
-        {"--slices", &slices, NULL},   {"--nodules", &nodules, NULL},     {"--rounds", &rounds, NULL},
-        {"--threads", &threads, NULL}, {"--folder", &bench.folder, NULL}, {"--sweep", NULL, &sweep},
-        {"--json", NULL, &json}};
+    const struct command_option options[] = {{"--slices", &slices, NULL},       {"--nodules", &nodules, NULL},
+                                             {"--rounds", &rounds, NULL},       {"--threads", &threads, NULL},
+                                             {"--folder", &bench.folder, NULL}, {"--sweep", NULL, &sweep},
+                                             {"--plots", &bench.plots, NULL},   {"--json", NULL, &json}};
     struct err err = {0};
     if (command_options(argc, argv, options, sizeof options / sizeof *options) != 0 ||
         !command_integer(slices, 50, 1200, &slice_count) || !command_integer(nodules, 0, 16, &nodule_count) ||
@@ -173,9 +168,12 @@ static int run(int argc, char **argv) {
         if (!row_measure(&bench, &bench.rows[index], &err))
             return command_fail(&bench_study, &err);
     (json ? print_json : print_table)(&bench);
+    if (bench.plots && !bench_study_plot(bench.rows, bench.count, bench.plots, &err))
+        return command_fail(&bench_study, &err);
     return EXIT_DONE;
 }
 
 const struct command bench_study = {
-    "study", "bench study [--slices N] [--nodules N] [--sweep] [--rounds N] [--threads N] [--folder DIR] [--json]",
+    "study",
+    "bench study [--slices N] [--nodules N] [--sweep] [--plots DIR] [--rounds N] [--threads N] [--folder DIR] [--json]",
     "time, memory and busy share of a whole study, and against slices and candidates", run};

@@ -1,6 +1,6 @@
 #include "evaluation/evaluation.h"
 #include "evaluation/froc.h"
-#include "evaluation/svg.h"
+#include "svg.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
-/* A framed plot as SVG text: dark on white, axes with ticks. Internal to evaluation/. */
-#ifndef EVALUATION_SVG_H
-#define EVALUATION_SVG_H
+/* A framed plot as SVG text: dark on white, axes with ticks. */
+#ifndef PULMO_SVG_H
+#define PULMO_SVG_H
 
 #include "pulmo.h"
 

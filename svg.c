@@ -1,4 +1,4 @@
-#include "evaluation/svg.h"
+#include "svg.h"
 
 #include <math.h>
 #include <stdarg.h>
