@@ -177,7 +177,8 @@ void infer_program_free(struct program *program) {
         free(program->steps[i].arguments);
     }
     for (int i = 0; i < program->weight_count; i++)
-        free(program->weights[i]);
+        if (program->weights[i].owned)
+            free(program->weights[i].data);
     if (program->engine)
         dnnl_engine_destroy(program->engine);
     free(program->weights);

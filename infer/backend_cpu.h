@@ -33,6 +33,14 @@ struct step {
     dnnl_data_type_t checked_types[GRAPH_NODE_OUTPUTS_MAX]; /* at the end of their range in too many elements */
 };
 
+/* A constant of the graph in the layout that a step wants. */
+struct packed {
+    const void *source; /* its data in the graph, by which it is known */
+    dnnl_memory_desc_t layout;
+    void *data;
+    bool owned; /* else by the program that this one was made like */
+};
+
 struct program {
     const struct graph *graph;
     dnnl_engine_t engine;
@@ -42,7 +50,7 @@ struct program {
     int buffer_count, buffer_capacity;
     struct step *steps;
     int step_count, step_capacity;
-    void **weights; /* packed, owned */
+    struct packed *weights;
     int weight_count;
     struct region outputs[GRAPH_PORTS_MAX];
     struct program_figures figures;

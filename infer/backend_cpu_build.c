@@ -215,26 +215,41 @@ bool infer_value_plain(struct builder *builder, int value, const struct graph_no
     return true;
 }
 
-void *infer_weights_new(struct builder *builder, size_t size, struct err *err) {
+static void *packed_find(const struct program *program, const void *source, const dnnl_memory_desc_t *layout) {
+    for (int i = 0; program && i < program->weight_count; i++)
+        if (program->weights[i].source == source && dnnl_memory_desc_equal(&program->weights[i].layout, layout))
+            return program->weights[i].data;
+    return NULL;
+}
+
+void *infer_weights_place(struct builder *builder, const void *source, const dnnl_memory_desc_t *layout, bool *known,
+                          struct err *err) {
     struct program *program = builder->program;
-    size_t rounded = (size / PLAN_ALIGNMENT + 1) * PLAN_ALIGNMENT;
+    void *there = packed_find(builder->like, source, layout);
+    *known = there != NULL;
+    if (there) {
+        program->weights[program->weight_count++] = (struct packed){source, *layout, there, false};
+        return there;
+    }
+    size_t size = dnnl_memory_desc_get_size(layout), rounded = (size / PLAN_ALIGNMENT + 1) * PLAN_ALIGNMENT;
     void *packed = rounded <= PULMO_ALLOC_MAX ? aligned_alloc(PLAN_ALIGNMENT, rounded) : NULL;
     if (!packed) {
         err_set(err, ERR_MEMORY, "out of memory for %zu bytes of weights", rounded);
         return NULL;
     }
-    program->weights[program->weight_count++] = packed;
+    program->weights[program->weight_count++] = (struct packed){source, *layout, packed, true};
     program->figures.weight_bytes += size;
     return packed;
 }
 
-bool infer_weights_pack(struct builder *builder, const void *data, const dnnl_memory_desc_t *user,
+bool infer_weights_pack(struct builder *builder, const void *source, const void *data, const dnnl_memory_desc_t *user,
                         const dnnl_memory_desc_t *wanted, struct region *out, struct err *err) {
-    void *packed = infer_weights_new(builder, dnnl_memory_desc_get_size(wanted), err);
+    bool known = false;
+    void *packed = infer_weights_place(builder, source, wanted, &known, err);
     if (!packed)
         return false;
     *out = (struct region){.buffer = -1, .fixed = packed, .desc = *wanted};
-    return infer_backend_reorder(builder->program->engine, user, data, wanted, packed, err);
+    return known || infer_backend_reorder(builder->program->engine, user, data, wanted, packed, err);
 }
 
 bool infer_tensor_pack(struct builder *builder, const struct tensor *tensor, const dnnl_memory_desc_t *user,
@@ -242,7 +257,8 @@ bool infer_tensor_pack(struct builder *builder, const struct tensor *tensor, con
     *out = (struct region){.buffer = -1, .fixed = tensor->data, .desc = *user};
     if (!infer_backend_finite(tensor->data, (size_t)infer_shape_count(&tensor->shape) * sizeof(float)))
         return err_set(err, ERR_INPUT, "the weights hold NaN or infinity");
-    return dnnl_memory_desc_equal(user, wanted) || infer_weights_pack(builder, tensor->data, user, wanted, out, err);
+    return dnnl_memory_desc_equal(user, wanted) ||
+           infer_weights_pack(builder, tensor->data, tensor->data, user, wanted, out, err);
 }
 
 /* ---- convolution ------------------------------------------------------------------------------------------ */
@@ -730,14 +746,21 @@ static bool low_allocate(struct builder *builder, struct err *err) {
     return true;
 }
 
-static bool program_build(struct program *program, const struct shape *inputs, const struct infer_precision *plan,
+struct program_options {
+    bool keep;
+    const struct program *like;         /* NULL = none */
+    const struct infer_precision *plan; /* NULL = fp32 */
+};
+
+static bool program_build(struct program *program, const struct shape *inputs, const struct program_options *options,
                           struct err *err) {
     const struct graph *graph = program->graph;
     size_t values = (size_t)graph->value_count;
     PULMO_SCOPED(pulmo_free_at) int *plain = pulmo_alloc(values, sizeof *plain, err);
     PULMO_SCOPED(pulmo_free_at) int *last_use = pulmo_alloc(values, sizeof *last_use, err);
     PULMO_SCOPED(low_clear)
-    struct builder builder = {.program = program, .plan = plan, .plain = plain, .last_use = last_use};
+    struct builder builder = {
+        .program = program, .like = options->like, .plan = options->plan, .plain = plain, .last_use = last_use};
     program->tensors = pulmo_alloc(values, sizeof *program->tensors, err);
     program->regions = pulmo_alloc(values, sizeof *program->regions, err);
     /* weights and bias of a node */
@@ -756,15 +779,15 @@ static bool program_build(struct program *program, const struct shape *inputs, c
            infer_plan_memory(program->buffers, program->buffer_count, &program->figures.memory, err);
 }
 
-static struct program *program_new(const struct graph *graph, const struct shape *inputs, bool keep,
-                                   const struct infer_precision *plan, struct err *err) {
+static struct program *program_new(const struct graph *graph, const struct shape *inputs,
+                                   const struct program_options *options, struct err *err) {
     struct program *program = pulmo_alloc(1, sizeof *program, err);
     if (!program)
         return NULL;
     program->graph = graph;
-    program->keep = keep;
+    program->keep = options->keep;
     int before = infer_backend_enter();
-    bool good = program_build(program, inputs, plan, err);
+    bool good = program_build(program, inputs, options, err);
     infer_backend_leave(before);
     if (good)
         return program;
@@ -773,12 +796,20 @@ static struct program *program_new(const struct graph *graph, const struct shape
 }
 
 struct program *infer_program_new(const struct graph *graph, const struct shape *inputs, bool keep, struct err *err) {
-    return program_new(graph, inputs, keep, NULL, err);
+    return program_new(graph, inputs, &(struct program_options){.keep = keep}, err);
+}
+
+struct program *infer_program_new_like(const struct program *like, const struct shape *inputs, bool keep,
+                                       const struct infer_precision *plan, struct err *err) {
+    const struct program_options options = {
+        .keep = keep, .like = like, .plan = infer_precision_is_mixed(plan) ? plan : NULL};
+    return program_new(like->graph, inputs, &options, err);
 }
 
 struct program *infer_program_new_mixed(const struct graph *graph, const struct shape *inputs,
                                         const struct infer_precision *plan, struct err *err) {
     if (!infer_precision_check(graph, plan, err))
         return NULL;
-    return program_new(graph, inputs, false, infer_precision_is_mixed(plan) ? plan : NULL, err);
+    return program_new(graph, inputs, &(struct program_options){.plan = infer_precision_is_mixed(plan) ? plan : NULL},
+                       err);
 }

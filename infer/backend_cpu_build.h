@@ -10,6 +10,7 @@
 
 struct builder {
     struct program *program;
+    const struct program *like;         /* whose packed weights are used where they fit; NULL = none */
     const struct infer_precision *plan; /* NULL = fp32 everywhere; what follows it is unused then */
     int *plain;                         /* [value_count] buffer of a plain copy, -1 = none */
     int *last_use; /* [value_count] node that reads the value last, through aliases too; STEP_NEVER = an output */
@@ -56,12 +57,14 @@ bool infer_value_plain(struct builder *builder, int value, const struct graph_no
 /* The value in full precision, in whatever layout it lies. */
 bool infer_value_floats(struct builder *builder, int value, const struct graph_node *node, struct region *out,
                         struct err *err) PULMO_MUST_USE;
-/* Weights in the layout a primitive chose, packed once, now; the program owns the copy where one is made. */
-bool infer_weights_pack(struct builder *builder, const void *data, const dnnl_memory_desc_t *user,
+/* Where a constant of the graph (source: its data there) lies in that layout. *known = it does already, in the program
+ * that this one is made like; otherwise it is room to be filled, which the program owns. */
+void *infer_weights_place(struct builder *builder, const void *source, const dnnl_memory_desc_t *layout, bool *known,
+                          struct err *err);
+/* data, made of the constant `source`, in the layout a primitive chose: packed once, now. */
+bool infer_weights_pack(struct builder *builder, const void *source, const void *data, const dnnl_memory_desc_t *user,
                         const dnnl_memory_desc_t *wanted, struct region *out, struct err *err) PULMO_MUST_USE;
-/* Room for weights; the program owns it. */
-void *infer_weights_new(struct builder *builder, size_t size, struct err *err);
-/* infer_weights_pack of a constant of the graph, which must be finite. */
+/* The same of a constant as it is, which must be finite; no copy is made where the primitive takes it so. */
 bool infer_tensor_pack(struct builder *builder, const struct tensor *tensor, const dnnl_memory_desc_t *user,
                        const dnnl_memory_desc_t *wanted, struct region *out, struct err *err) PULMO_MUST_USE;
 bool infer_build_binary(struct builder *builder, const struct graph_node *node, dnnl_alg_kind_t kind,

@@ -177,7 +177,7 @@ static bool int8_weights(struct builder *builder, const struct tensor *weights, 
     /* |w| / scale is weight_max at most, but for rounding, which cannot reach the next half. */
     for (int64_t n = 0; steps && n < count; n++)
         steps[n] = (int8_t)lrintf(data[n] / low->channel_scales[n / each]);
-    return steps && infer_weights_pack(builder, steps, &plain, wanted, out, err);
+    return steps && infer_weights_pack(builder, data, steps, &plain, wanted, out, err);
 }
 
 /* oneDNN adds the bias before it scales. */
@@ -194,7 +194,7 @@ static bool low_bias(struct builder *builder, const struct tensor *bias, const s
         return err_set(err, ERR_INPUT, "the bias holds NaN or infinity");
     for (int c = 0; c < low->channels; c++)
         steps[c] = data[c] / (low->in_scale * low->channel_scales[c]);
-    return infer_weights_pack(builder, steps, &plain, &plain, out, err);
+    return infer_weights_pack(builder, data, steps, &plain, &plain, out, err);
 }
 
 static bool low_operands(struct builder *builder, struct draft *draft, const struct graph_node *node,

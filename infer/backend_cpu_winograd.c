@@ -59,11 +59,14 @@ static bool weights_make(struct builder *builder, const struct graph_node *node,
     const struct tensor *bias = node->input_count > 2 && node->inputs[2] >= 0 ? &values[node->inputs[2]].tensor : NULL;
     if (!finite_tensor(weights) || (bias && !finite_tensor(bias)))
         return err_set(err, ERR_INPUT, "the weights hold NaN or infinity");
-    float *packed = infer_weights_new(builder, plan->weight_bytes, err);
+    bool known = false;
+    dnnl_memory_desc_t layout = row(plan->weight_bytes);
+    float *packed = infer_weights_place(builder, weights->data, &layout, &known, err);
     if (!packed)
         return false;
-    infer_winograd_pack(plan, weights->data, bias ? bias->data : NULL, false, packed);
-    *out = (struct region){.buffer = -1, .fixed = packed, .desc = row(plan->weight_bytes)};
+    if (!known)
+        infer_winograd_pack(plan, weights->data, bias ? bias->data : NULL, false, packed);
+    *out = (struct region){.buffer = -1, .fixed = packed, .desc = layout};
     return true;
 }
 

@@ -19,6 +19,10 @@ struct program *infer_program_new(const struct graph *graph, const struct shape 
  * the graph or this processor. */
 struct program *infer_program_new_mixed(const struct graph *graph, const struct shape *inputs,
                                         const struct infer_precision *plan, struct err *err);
+/* The graph of `like` for other shapes, with the packed weights of `like` where its steps want the same layout. plan:
+ * that of `like`, which must live as long; NULL = fp32. */
+struct program *infer_program_new_like(const struct program *like, const struct shape *inputs, bool keep,
+                                       const struct infer_precision *plan, struct err *err);
 void infer_program_free(struct program *program);
 void infer_program_free_at(struct program **program);
 const struct graph *infer_program_graph(const struct program *program); /* borrowed at infer_program_new */
@@ -27,7 +31,7 @@ const struct shape *infer_program_shape(const struct program *program, int value
 
 struct program_figures {
     struct plan_figures memory;
-    size_t weight_bytes;                                         /* packed weights */
+    size_t weight_bytes;                                         /* packed weights of its own */
     int primitives, winograds, kernels, reorders, sums_in_place; /* steps by kind; reorders: those beside weights */
 };
 const struct program_figures *infer_program_figures(const struct program *program);

@@ -67,19 +67,29 @@ static void detector_clear(struct detector_stages *stages) {
     stage_clear(&stages->full);
 }
 
+/* In fp32. NULL = it is not made yet. */
+static const struct program *cubes_full(const struct infer_session *session) {
+    return *session->precision.layers ? session->cubes.full.program : session->cubes.wanted.program;
+}
+
+/* The session's cubes pack the weights, tiles of other sizes use theirs. */
 static bool detector_new(const struct infer_session *session, const int64_t side_kji[3], struct detector_stages *out,
                          struct err *err) {
     const struct graph *graph = session->model->detector;
+    const struct program *full = cubes_full(session), *mixed = session->cubes.wanted.program;
     struct shape tile = box(side_kji);
     struct detector_stages stages = {0};
-    if (!stage_new(graph, &tile, session->threads, false, &stages.full, err))
+    if (!stage_fill(full ? infer_program_new_like(full, &tile, false, NULL, err)
+                         : infer_program_new(graph, &tile, false, err),
+                    session->threads, &stages.full, err))
         return false;
     if (!*session->precision.layers) {
         *out = (struct detector_stages){.wanted = stages.full};
         return true;
     }
-    if (!stage_fill(infer_program_new_mixed(graph, &tile, &session->precision, err), session->threads, &stages.wanted,
-                    err)) {
+    if (!stage_fill(mixed ? infer_program_new_like(mixed, &tile, false, &session->precision, err)
+                          : infer_program_new_mixed(graph, &tile, &session->precision, err),
+                    session->threads, &stages.wanted, err)) {
         detector_clear(&stages);
         return err_within(err, "mixed precision");
     }
@@ -266,8 +276,10 @@ bool infer_session_tail(struct infer_session *session, uint32_t passes, struct e
 bool infer_session_gradient(struct infer_session *session, struct err *err) {
     struct shape tile = cube(session->model->tile);
     session->gradient_workers = session->threads < GRADIENT_WORKERS_MAX ? session->threads : GRADIENT_WORKERS_MAX;
-    return session->gradient.program ||
-           stage_new(session->model->detector, &tile, session->gradient_workers, true, &session->gradient, err);
+    const struct program *full = cubes_full(session);
+    return session->gradient.program || stage_fill(full ? infer_program_new_like(full, &tile, true, NULL, err)
+                                                        : infer_program_new(session->model->detector, &tile, true, err),
+                                                   session->gradient_workers, &session->gradient, err);
 }
 
 /* ---- frame --------------------------------------------------------------------------------------------------- */

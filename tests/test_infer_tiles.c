@@ -1,5 +1,6 @@
 /* LABELS: quick
- * How a volume is cut into tiles: all that is not empty is covered, with its margins, by equal boxes on the lattice. */
+ * How a volume is cut into tiles: all that is not empty is covered, with its margins, by equal boxes on the lattice.
+ * And programs for tiles of another size: the same bits by the same packed weights. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -105,11 +106,50 @@ static void an_empty_volume_has_tiles_that_are_empty(void **state) {
     volume_free(volume);
 }
 
+static void run_both(const struct program *one, const struct program *two) {
+    struct err err = {0};
+    struct runner *runners[] = {infer_runner_new(one, &err), infer_runner_new(two, &err)};
+    const struct graph *graph = infer_program_graph(one);
+    for (int n = 0; n < 2; n++) {
+        assert_non_null(runners[n]);
+        float *input = infer_runner_input(runners[n], 0);
+        for (int64_t i = 0; i < infer_shape_count(infer_program_shape(one, graph->inputs[0])); i++)
+            input[i] = (float)(i * 2654435761 % 1024) / 1024;
+        assert_true(infer_runner_run(runners[n], NULL, &err));
+    }
+    for (int output = 0; output < graph->output_count; output++)
+        assert_memory_equal(infer_runner_output(runners[0], output), infer_runner_output(runners[1], output),
+                            (size_t)infer_shape_count(infer_program_shape(one, graph->outputs[output])) *
+                                sizeof(float));
+    infer_runner_free(runners[0]);
+    infer_runner_free(runners[1]);
+}
+
+static void other_sizes_use_the_weights_that_are_packed(void **state) {
+    (void)state;
+    struct err err = {0};
+    struct infer_model *model = infer_model_open("models/model.json", &err);
+    if (!model)
+        fail_msg("%s", err.text);
+    const struct shape first = {.rank = 5, .dims = {1, 1, 128, 128, 128}}, other = {.rank = 5, .dims = {1, 1, 144, 136, 176}};
+    struct program *packed = infer_program_new(model->detector, &first, false, &err);
+    struct program *alone = infer_program_new(model->detector, &other, false, &err);
+    struct program *like = infer_program_new_like(packed, &other, false, NULL, &err);
+    assert_true(packed && alone && like);
+    size_t own = infer_program_figures(like)->weight_bytes, before = infer_program_figures(alone)->weight_bytes;
+    print_message("%zu of %zu bytes\n", own, before);
+    assert_true(before > 0 && own < before / 100); /* a layer whose layout hangs on the size may pack its own */
+    run_both(alone, like);
+    infer_program_free(like);
+    infer_program_free(alone);
+    infer_program_free(packed);
+    infer_model_free(model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(boxes_cover_what_is_not_empty),
-        cmocka_unit_test(one_more_voxel_makes_smaller_boxes),
-        cmocka_unit_test(cubes_begin_with_the_volume),
+        cmocka_unit_test(other_sizes_use_the_weights_that_are_packed), cmocka_unit_test(boxes_cover_what_is_not_empty),
+        cmocka_unit_test(one_more_voxel_makes_smaller_boxes),          cmocka_unit_test(cubes_begin_with_the_volume),
         cmocka_unit_test(an_empty_volume_has_tiles_that_are_empty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
