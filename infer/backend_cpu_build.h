@@ -57,6 +57,10 @@ bool infer_value_plain(struct builder *builder, int value, const struct graph_no
 /* The value in full precision, in whatever layout it lies. */
 bool infer_value_floats(struct builder *builder, int value, const struct graph_node *node, struct region *out,
                         struct err *err) PULMO_MUST_USE;
+bool infer_build_binary(struct builder *builder, const struct graph_node *node, dnnl_alg_kind_t kind,
+                        const struct region operands[2], const struct region *out, struct err *err) PULMO_MUST_USE;
+
+/* ---- backend_cpu_weights.c ---- */
 /* Where a constant of the graph (source: its data there) lies in that layout. *known = it does already, in the program
  * that this one is made like; otherwise it is room to be filled, which the program owns. */
 void *infer_weights_place(struct builder *builder, const void *source, const dnnl_memory_desc_t *layout, bool *known,
@@ -67,8 +71,6 @@ bool infer_weights_pack(struct builder *builder, const void *source, const void 
 /* The same of a constant as it is, which must be finite; no copy is made where the primitive takes it so. */
 bool infer_tensor_pack(struct builder *builder, const struct tensor *tensor, const dnnl_memory_desc_t *user,
                        const dnnl_memory_desc_t *wanted, struct region *out, struct err *err) PULMO_MUST_USE;
-bool infer_build_binary(struct builder *builder, const struct graph_node *node, dnnl_alg_kind_t kind,
-                        const struct region operands[2], const struct region *out, struct err *err) PULMO_MUST_USE;
 
 /* backend_cpu_conv.c: the precision of the plan. */
 bool infer_build_conv(struct builder *builder, const struct graph_node *node, int index,

@@ -131,7 +131,8 @@ static void other_sizes_use_the_weights_that_are_packed(void **state) {
     struct infer_model *model = infer_model_open("models/model.json", &err);
     if (!model)
         fail_msg("%s", err.text);
-    const struct shape first = {.rank = 5, .dims = {1, 1, 128, 128, 128}}, other = {.rank = 5, .dims = {1, 1, 144, 136, 176}};
+    const struct shape first = {.rank = 5, .dims = {1, 1, 128, 128, 128}};
+    const struct shape other = {.rank = 5, .dims = {1, 1, 144, 136, 176}};
     struct program *packed = infer_program_new(model->detector, &first, false, &err);
     struct program *alone = infer_program_new(model->detector, &other, false, &err);
     struct program *like = infer_program_new_like(packed, &other, false, NULL, &err);

@@ -11,7 +11,7 @@ import sys
 
 import source
 
-SHARED = {"pulmo.h", "digest.h", "random.h", "tally.h", "workers.h"}
+SHARED = {"pulmo.h", "digest.h", "random.h", "svg.h", "tally.h", "workers.h"}
 MODULES = {"dicom", "store", "infer", "volume", "phantom", "evaluation", "uncertainty", "explain", "web"}
 ALLOWED = {"uncertainty": {"infer"}, "explain": {"infer"}, "web": {"store"}}
 LOGS = {"web"}  # only loops log, and the web server is one
