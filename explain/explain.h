@@ -30,9 +30,11 @@ bool explain_map_slice_used(const struct explain_map *map, int32_t k);
 /* columns * rows values of slice k, [j][i]; borrowed until the next call on this map. NULL outside the volume. */
 const float *explain_map_slice(const struct explain_map *map, int32_t k);
 
-/* An RGBA PNG of columns x rows, transparent where cold (alpha grows with heat), colour map "inferno". Of one map, any
- * number of threads at a time. */
+/* A PNG of columns x rows with a palette of colours and alpha, transparent where cold (alpha grows with heat), colour
+ * map "inferno". Of one map, any number of threads at a time. */
 bool explain_overlay_png(const struct explain_map *map, int32_t k, struct bytes *out, struct err *err) PULMO_MUST_USE;
+/* Whether two PNG files show the same, pixel by pixel, however they are encoded; a file that is none shows nothing. */
+bool explain_png_same(const struct bytes *left, const struct bytes *right, bool *same, struct err *err) PULMO_MUST_USE;
 /* A grey PNG of one CT slice with window applied. */
 bool explain_slice_png(const struct volume *source, int32_t k, double window_center_hu, double window_width_hu,
                        struct bytes *out, struct err *err) PULMO_MUST_USE;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #define ALPHA_MAX 190.0F /* the anatomy stays visible under the hottest spot */
-#define STEPS 256
+#define STEPS PNG_COLOURS
 
 /* matplotlib's "inferno" (van der Walt and Smith, CC0) at ninths of its range, linear between them, without its pale
  * end: the hottest colour lies on a nodule, which a lung window shows white. */
@@ -33,20 +33,17 @@ static void palette_make(uint8_t palette[STEPS][4]) {
 bool explain_overlay_png(const struct explain_map *map, int32_t k, struct bytes *out, struct err *err) {
     const struct grid *grid = explain_map_grid(map);
     size_t pixels = (size_t)grid->size_ijk[0] * (size_t)grid->size_ijk[1];
-    PULMO_SCOPED(pulmo_free_at) uint8_t *rgba = pulmo_alloc(pixels, 4, err);
+    PULMO_SCOPED(pulmo_free_at) uint8_t *step = pulmo_alloc(pixels, 1, err);
     PULMO_SCOPED(pulmo_free_at) float *heat = pulmo_alloc(pixels, sizeof *heat, err);
-    if (!rgba || !heat)
+    if (!step || !heat)
         return false;
     if (!explain_map_fill(map, k, heat))
         return err_set(err, ERR_INPUT, "slice %d of a map of %d slices", (int)k, (int)grid->size_ijk[2]);
     uint8_t palette[STEPS][4];
     palette_make(palette);
-    for (size_t n = 0; n < pixels; n++) {
-        const uint8_t *color = palette[lrintf(heat[n] * (STEPS - 1))];
-        for (int channel = 0; channel < 4; channel++)
-            rgba[4 * n + (size_t)channel] = color[channel];
-    }
-    const struct picture picture = {grid->size_ijk[0], grid->size_ijk[1], 4, rgba};
+    for (size_t n = 0; n < pixels; n++)
+        step[n] = (uint8_t)lrintf(heat[n] * (STEPS - 1));
+    const struct picture picture = {grid->size_ijk[0], grid->size_ijk[1], step, (const uint8_t(*)[4])palette};
     return explain_png_encode(&picture, out, err);
 }
 
@@ -70,6 +67,6 @@ bool explain_slice_png(const struct volume *source, int32_t k, double window_cen
     const int16_t *hu = source->hu + pixels * (size_t)k;
     for (size_t n = 0; n < pixels; n++)
         grey[n] = grey_of(hu[n], window_center_hu, window_width_hu);
-    const struct picture picture = {size[0], size[1], 1, grey};
+    const struct picture picture = {size[0], size[1], grey, NULL};
     return explain_png_encode(&picture, out, err);
 }

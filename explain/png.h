@@ -5,9 +5,11 @@
 #include "pulmo.h"
 
 struct picture {
-    int32_t columns, rows, channels; /* 1 grey, 4 red, green, blue, alpha (not premultiplied) */
-    const uint8_t *pixel;            /* [row][column][channel] */
+    int32_t columns, rows;
+    const uint8_t *pixel;        /* [row][column] */
+    const uint8_t (*palette)[4]; /* [PNG_COLOURS] red, green, blue, alpha (not premultiplied); NULL = grey */
 };
+#define PNG_COLOURS 256
 /* On failure *out is untouched. */
 bool explain_png_encode(const struct picture *picture, struct bytes *out, struct err *err) PULMO_MUST_USE;
 

@@ -7,8 +7,8 @@
 #include "infer/gradient.h"
 #include "infer/session.h"
 
-/* Strides up to 8: the tile lies on the lattice of the detector's own tiles, whose starts are -margin modulo 8 where
- * tile - 2 margin is a multiple of 8. */
+/* Strides up to 8: the cube lies on the lattice of the detector's own tiles, whose starts are -margin modulo 8 where
+ * their inner parts are multiples of 8. */
 #define LATTICE 8
 /* Cells: 8 mm. A candidate's centre is the cell that fired plus its offset, and need not lie in that cell. */
 #define REACH 2
@@ -26,7 +26,7 @@ static bool view_find(const struct infer_model *model, const struct volume *iso,
     for (int axis = 0; axis < 3; axis++) {
         if (!(fabs(ijk[axis]) < 1e6))
             return err_set(err, ERR_INPUT, "the candidate lies %g voxels away", ijk[axis]);
-        double corner = ijk[axis] - model->tile / 2.0 + model->margin;
+        double corner = ijk[axis] - model->cam_side / 2.0 + model->margin;
         out->start[axis] = LATTICE * (int64_t)rint(corner / LATTICE) - model->margin;
         double inside = ijk[axis] - (double)out->start[axis];
         out->cell[2 - axis] = (int64_t)rint((inside - (MODEL_STRIDE - 1) / 2.0) / MODEL_STRIDE);
@@ -37,9 +37,9 @@ static bool view_find(const struct infer_model *model, const struct volume *iso,
 /* Voxels a cell of the layer; 0 when the layer is no lattice over the tile that fits the detector's. */
 static int64_t layer_stride(const struct infer_model *model, const struct shape *layer) {
     if (layer->rank != 5 || layer->dims[0] != 1 || layer->dims[2] != layer->dims[3] ||
-        layer->dims[2] != layer->dims[4] || layer->dims[2] < 1 || model->tile % layer->dims[2])
+        layer->dims[2] != layer->dims[4] || layer->dims[2] < 1 || model->cam_side % layer->dims[2])
         return 0;
-    int64_t stride = model->tile / layer->dims[2];
+    int64_t stride = model->cam_side / layer->dims[2];
     return LATTICE % stride || model->margin % stride ? 0 : stride;
 }
 
@@ -80,7 +80,7 @@ static struct grid map_grid(const struct infer_model *model, const struct volume
     double first[3], origin[3], step = (double)stride;
     for (int axis = 0; axis < 3; axis++) {
         first[axis] = (double)(view->start[axis] + model->margin) + (step - 1) / 2.0;
-        grid.size_ijk[axis] = (int32_t)((model->tile - 2 * model->margin) / stride);
+        grid.size_ijk[axis] = (int32_t)((model->cam_side - 2 * model->margin) / stride);
         grid.spacing_mm[axis] = iso->grid.spacing_mm[axis] * step;
     }
     grid_to_lps(&iso->grid, first, origin);
@@ -96,17 +96,17 @@ static bool cam_compute(const struct infer_session *session, struct runner *runn
                         const struct view *view, struct infer_cam *out, struct err *err) {
     const struct infer_model *model = session->model;
     const struct shape *layer = infer_program_shape(session->gradient.program, model->cam_value);
-    int64_t stride = layer_stride(model, layer), cells = model->tile / MODEL_STRIDE;
+    int64_t stride = layer_stride(model, layer), cells = model->cam_side / MODEL_STRIDE;
     if (!stride)
         return err_set(err, ERR_UNSUPPORTED, "cam_layer is no lattice over the tile of stride 1, 2, 4 or 8");
-    int64_t edge = model->margin / stride, inner = (model->tile - 2 * model->margin) / stride;
+    int64_t edge = model->margin / stride, inner = (model->cam_side - 2 * model->margin) / stride;
     size_t count = (size_t)infer_shape_count(layer);
     PULMO_SCOPED(pulmo_free_at) float *activation = pulmo_alloc(count, sizeof *activation, err);
     PULMO_SCOPED(pulmo_free_at) float *gradient = pulmo_alloc(count, sizeof *gradient, err);
     PULMO_SCOPED(pulmo_free_at) float *map = pulmo_alloc((size_t)(inner * inner * inner), sizeof *map, err);
     if (!activation || !gradient || !map)
         return false;
-    infer_frame_cut(iso, view->start, model->tile, infer_runner_input(runner, 0));
+    infer_frame_cut(iso, view->start, model->cam_side, infer_runner_input(runner, 0));
     if (!infer_runner_run(runner, NULL, err) || !infer_runner_read(runner, model->cam_value, activation, err))
         return false;
     int output = model->detector_outputs[DETECTOR_HEATMAP];

@@ -190,6 +190,12 @@ static bool detector_read(struct infer_model *model, const struct source *source
     model->candidates_max = (size_t)candidates;
     if (model->tile % 8 || model->margin % MODEL_STRIDE || 2 * model->margin >= model->tile)
         return err_set(err, ERR_INPUT, "tile %d and margin %d do not fit the strides", model->tile, model->margin);
+    model->cam_side = model->tile;
+    if (cJSON_GetObjectItemCaseSensitive(part, "cam_side") &&
+        !json_whole(part, "cam_side", (struct range){32, 256}, &model->cam_side, err))
+        return false;
+    if (model->cam_side % 8 || 2 * model->margin >= model->cam_side)
+        return err_set(err, ERR_INPUT, "cam_side %d does not fit the strides or the margin", model->cam_side);
     if (cJSON_GetObjectItemCaseSensitive(part, "inner_max") &&
         !json_whole(part, "inner_max", (struct range){0, 256}, &model->inner_max, err))
         return false;

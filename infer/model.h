@@ -23,6 +23,7 @@ struct infer_model {
     struct infer_model_info info;
     char *name, *version;
     int tile, margin, side; /* voxels */
+    int cam_side;           /* of the cube that a gradient map is computed in */
     int inner_max;          /* 0 = tiles are cubes from the volume's first voxel (infer/tiles.h) */
     double score_min;
     size_t candidates_max;

@@ -274,7 +274,7 @@ bool infer_session_tail(struct infer_session *session, uint32_t passes, struct e
 #define GRADIENT_WORKERS_MAX 4
 
 bool infer_session_gradient(struct infer_session *session, struct err *err) {
-    struct shape tile = cube(session->model->tile);
+    struct shape tile = cube(session->model->cam_side);
     session->gradient_workers = session->threads < GRADIENT_WORKERS_MAX ? session->threads : GRADIENT_WORKERS_MAX;
     const struct program *full = cubes_full(session);
     return session->gradient.program || stage_fill(full ? infer_program_new_like(full, &tile, true, NULL, err)

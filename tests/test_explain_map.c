@@ -178,7 +178,8 @@ static void heat_outside_the_volume_is_cut(void **state) {
 static uint8_t *decode(const struct bytes *bytes, uint32_t format, uint32_t *columns, uint32_t *rows) {
     png_image image = {.version = PNG_IMAGE_VERSION};
     assert_true(png_image_begin_read_from_memory(&image, bytes->data, bytes->size));
-    assert_int_equal(image.format, format);
+    assert_int_equal(image.format & PNG_FORMAT_FLAG_ALPHA, format & PNG_FORMAT_FLAG_ALPHA);
+    image.format = format;
     uint8_t *pixel = malloc(PNG_IMAGE_SIZE(image));
     assert_non_null(pixel);
     assert_true(png_image_finish_read(&image, NULL, pixel, 0, NULL));
@@ -220,6 +221,47 @@ static void overlay_is_hot_where_the_map_is(void **state) {
     explain_map_free(map);
 }
 
+static struct bytes encoded(const uint8_t *rgba, uint32_t columns, uint32_t rows) {
+    png_image image = {.version = PNG_IMAGE_VERSION, .width = columns, .height = rows, .format = PNG_FORMAT_RGBA};
+    png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(image);
+    uint8_t *data = malloc(size);
+    assert_true(data && png_image_write_to_memory(&image, data, &size, 0, rgba, 0, NULL));
+    return (struct bytes){.data = data, .size = size};
+}
+
+/* What a version before wrote, four bytes a pixel, shows the same; one colour of one pixel is seen. */
+static void pictures_are_the_same_however_they_are_packed(void **state) {
+    (void)state;
+    struct grid source = grid_of(&views[1]);
+    struct explain_map *map = explain_map_new(&source, NULL);
+    struct grid cells = cells_at((double[3]){-4, -50, 40}, 5, 8);
+    float cell[125] = {0};
+    cell[62] = 1;
+    assert_true(explain_map_add_cells(map, &cells, cell, NULL));
+    PULMO_SCOPED(bytes_free) struct bytes made = {0};
+    int32_t k = find_hottest(map, &source).k;
+    assert_true(explain_overlay_png(map, k, &made, NULL));
+    uint32_t columns = 0, rows = 0;
+    uint8_t *rgba = decode(&made, PNG_FORMAT_RGBA, &columns, &rows);
+    PULMO_SCOPED(bytes_free) struct bytes former = encoded(rgba, columns, rows);
+    bool same = false;
+    assert_true(former.size != made.size || memcmp(former.data, made.data, made.size) != 0);
+    assert_true(explain_png_same(&made, &former, &same, NULL) && same);
+    size_t hot = 0;
+    while (rgba[4 * hot + 3] == 0)
+        hot++;
+    rgba[4 * hot + 1] ^= 1;
+    PULMO_SCOPED(bytes_free) struct bytes changed = encoded(rgba, columns, rows);
+    assert_true(explain_png_same(&made, &changed, &same, NULL) && !same);
+    former.size /= 2; /* cut off */
+    assert_true(explain_png_same(&made, &former, &same, NULL) && !same);
+    struct bytes text = {.data = (uint8_t *)"no picture", .size = 10};
+    assert_true(explain_png_same(&text, &made, &same, NULL) && !same);
+    assert_true(explain_png_same(&text, &text, &same, NULL) && same);
+    free(rgba);
+    explain_map_free(map);
+}
+
 static void slice_is_windowed(void **state) {
     (void)state;
     struct grid grid = {.size_ijk = {5, 1, 2}, .spacing_mm = {1, 1, 1}};
@@ -251,6 +293,7 @@ int main(void) {
         cmocka_unit_test(negative_is_cold_and_two_findings_keep_their_maximum),
         cmocka_unit_test(heat_outside_the_volume_is_cut),
         cmocka_unit_test(overlay_is_hot_where_the_map_is),
+        cmocka_unit_test(pictures_are_the_same_however_they_are_packed),
         cmocka_unit_test(slice_is_windowed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

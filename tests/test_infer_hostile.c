@@ -154,6 +154,8 @@ static void model_json_is_checked(void **state) {
         {"\"file\": \"detector.onnx\"", "\"file\": 7", ERR_INPUT, "file is missing"},
         {"\"tile\": ", "\"tile\": 1", ERR_INPUT, "tile"},
         {"\"tile\": ", "\"tile\": 4.", ERR_INPUT, "tile"},
+        {"\"cam_side\": ", "\"cam_side\": 2", ERR_INPUT, "cam_side"},
+        {"\"cam_side\": 96", "\"cam_side\": 100", ERR_INPUT, "cam_side 100"},
         {"\"tile\": ", "\"inner_max\": 264, \"tile\": ", ERR_INPUT, "inner_max"},
         {"\"tile\": ", "\"inner_max\": 100, \"tile\": ", ERR_INPUT, "no multiple of 8"},
         {"\"tile\": ", "\"inner_max\": -8, \"tile\": ", ERR_INPUT, "inner_max"},

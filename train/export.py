@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 import decode
+import maps
 import onnx_run
 import split as splits
 from candidate import SIDE, Candidate
@@ -169,7 +170,7 @@ def main():
         fitted.update(json.loads((runs / "calibration.json").read_text()))
     text = {"name": "pulmo-nodule", "version": VERSION,
             "detector": {"file": "detector.onnx", "sha256": sha256(out / "detector.onnx"),
-                         "cam_layer": cam_layer, "tile": decode.TILE, "margin": decode.MARGIN,
+                         "cam_layer": cam_layer, "cam_side": maps.TILE, "tile": decode.TILE, "margin": decode.MARGIN,
                          "inner_max": decode.INNER_MAX, "score_min": fitted["score_min"],
                          "candidates_max": fitted["candidates_max"]},
             "candidate": {"file": "candidate.onnx", "sha256": sha256(out / "candidate.onnx"),
