@@ -131,6 +131,7 @@ const char *texture_name(enum texture texture); /* "solid", "part-solid", "groun
 const char *lobe_name(enum lobe lobe);          /* "RUL" ... "unknown" */
 
 #define FINDING_PASSES_MAX 100
+#define FINDING_ATTENTION 125 /* tokens: 5 x 5 x 5 */
 
 /* A candidate of the detector and, in the order of the pipeline, what later steps learn of it. */
 struct finding {
@@ -150,8 +151,9 @@ struct finding {
     double entropy_nats, mutual_information_nats;
     uint32_t pass_count;
     float pass_probabilities[FINDING_PASSES_MAX];
-    bool reported; /* at or above the operating point */
-    bool review;   /* uncertain by the triage rule */
+    float attention[FINDING_ATTENTION]; /* of the tokens around it, [z][y][x]: what each received, mean over passes */
+    bool reported;                      /* at or above the operating point */
+    bool review;                        /* uncertain by the triage rule */
     /* segmentation */
     double long_axis_mm, short_axis_mm, volume_mm3;
 };

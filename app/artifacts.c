@@ -96,8 +96,7 @@ static bool add_overlays_of(struct analysis *analysis, struct engine *engine, en
     PULMO_SCOPED(explain_map_free_at) struct explain_map *map = explain_map_new(source, err);
     if (!map)
         return false;
-    if (!explain_map_add_reported(map, engine->session, analysis->iso, &analysis->findings, kind, analysis->study_seed,
-                                  err))
+    if (!explain_map_add_reported(map, engine->session, analysis->iso, &analysis->findings, kind, err))
         return false;
     cJSON *used = cJSON_AddArrayToObject(document, name);
     PULMO_SCOPED(pictures_clear)

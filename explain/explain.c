@@ -30,21 +30,16 @@ bool explain_attention_grid(const struct grid *iso, const double center_lps_mm[3
 
 /* What a token receives above an equal share of the attention: with all shares equal the network looked at nothing
  * in particular, and the map says so by being empty. */
-static bool add_attention(struct explain_map *map, struct infer_session *session, const struct volume *iso,
-                          const struct finding *finding, uint64_t seed, struct err *err) {
-    const struct infer_candidate_config config = {
-        .seed = seed, .candidate = finding->id, .pass_count = finding->pass_count, .dropout = -1};
-    struct infer_candidate_result result;
+static bool add_attention(struct explain_map *map, const struct volume *iso, const struct finding *finding,
+                          struct err *err) {
+    float token[FINDING_ATTENTION], sum = 0;
     struct grid grid;
-    if (!explain_attention_grid(&iso->grid, finding->center_lps_mm, &grid, err) ||
-        !infer_candidate(session, iso, finding->center_lps_mm, &config, &result, err))
+    if (!explain_attention_grid(&iso->grid, finding->center_lps_mm, &grid, err))
         return false;
-    float *token = &result.attention[0][0][0], sum = 0;
-    const int count = TOKENS * TOKENS * TOKENS;
-    for (int n = 0; n < count; n++)
-        sum += token[n];
-    for (int n = 0; n < count; n++)
-        token[n] -= sum / (float)count;
+    for (int n = 0; n < FINDING_ATTENTION; n++)
+        sum += finding->attention[n];
+    for (int n = 0; n < FINDING_ATTENTION; n++)
+        token[n] = finding->attention[n] - sum / (float)FINDING_ATTENTION;
     return explain_map_add_cells(map, &grid, token, err);
 }
 
@@ -56,15 +51,14 @@ static bool add_cam(struct explain_map *map, struct infer_session *session, cons
 }
 
 bool explain_map_add(struct explain_map *map, struct infer_session *session, const struct volume *iso,
-                     const struct finding *finding, enum explain_kind kind, uint64_t seed, struct err *err) {
-    return kind == EXPLAIN_ATTENTION ? add_attention(map, session, iso, finding, seed, err)
-                                     : add_cam(map, session, iso, finding, err);
+                     const struct finding *finding, enum explain_kind kind, struct err *err) {
+    return kind == EXPLAIN_ATTENTION ? add_attention(map, iso, finding, err) : add_cam(map, session, iso, finding, err);
 }
 
-static bool add_attentions(struct explain_map *map, struct infer_session *session, const struct volume *iso,
-                           const struct findings *reported, uint64_t seed, struct err *err) {
+static bool add_attentions(struct explain_map *map, const struct volume *iso, const struct findings *reported,
+                           struct err *err) {
     for (size_t index = 0; index < reported->count; index++)
-        if (!add_attention(map, session, iso, &reported->items[index], seed, err))
+        if (!add_attention(map, iso, &reported->items[index], err))
             return err_within(err, "finding %u, attention map", reported->items[index].id);
     return true;
 }
@@ -81,16 +75,15 @@ static bool add_cams(struct explain_map *map, struct infer_session *session, con
 }
 
 bool explain_map_add_reported(struct explain_map *map, struct infer_session *session, const struct volume *iso,
-                              const struct findings *findings, enum explain_kind kind, uint64_t seed, struct err *err) {
+                              const struct findings *findings, enum explain_kind kind, struct err *err) {
     struct findings reported = {.items = pulmo_alloc(findings->count, sizeof *reported.items, err)};
     if (!reported.items)
         return false;
     for (size_t index = 0; index < findings->count; index++)
         if (findings->items[index].reported)
             reported.items[reported.count++] = findings->items[index];
-    bool good =
-        reported.count == 0 || (kind == EXPLAIN_ATTENTION ? add_attentions(map, session, iso, &reported, seed, err)
-                                                          : add_cams(map, session, iso, &reported, err));
+    bool good = reported.count == 0 || (kind == EXPLAIN_ATTENTION ? add_attentions(map, iso, &reported, err)
+                                                                  : add_cams(map, session, iso, &reported, err));
     findings_free(&reported);
     return good;
 }

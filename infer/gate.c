@@ -116,14 +116,19 @@ static void row_add(const struct gate_frame *frame, int32_t j, int32_t k, struct
     }
 }
 
-static void cells_sum(const struct gate_frame *frame) {
+/* Slices of cells first .. end - 1, of which each has voxels of its own. */
+static bool cells_sum(void *context, int32_t first, int32_t end, struct err *err) {
+    const struct gate_frame *frame = context;
     const int32_t *size = frame->iso->grid.size_ijk;
-    for (int32_t k = 0; k < size[2]; k++)
-        for (int32_t j = 0; frame->cell_of[2][k] >= 0 && j < size[1]; j++)
+    (void)err;
+    for (int32_t k = 0; k < size[2]; k++) {
+        int32_t slice = frame->cell_of[2][k];
+        for (int32_t j = 0; slice >= first && slice < end && j < size[1]; j++)
             if (frame->cell_of[1][j] >= 0)
                 row_add(frame, j, k,
-                        frame->cells +
-                            (frame->cell_of[2][k] * INFER_GATE_ROWS + frame->cell_of[1][j]) * INFER_GATE_COLUMNS);
+                        frame->cells + (slice * INFER_GATE_ROWS + frame->cell_of[1][j]) * INFER_GATE_COLUMNS);
+    }
+    return true;
 }
 
 static double rough(double hu) {
@@ -149,9 +154,8 @@ bool infer_gate_frame(const struct volume *iso, const struct mask *lungs, float 
         return false;
     if (memcmp(iso->grid.size_ijk, lungs->grid.size_ijk, sizeof iso->grid.size_ijk) != 0)
         return err_set(err, ERR_INPUT, "the lung mask has another grid than the volume");
-    if (!frame_begin(&frame, err))
+    if (!frame_begin(&frame, err) || !workers_share(INFER_GATE_SLICES, cells_sum, &frame, err))
         return false;
-    cells_sum(&frame);
     channels_fill(frame.cells, out);
     return true;
 }

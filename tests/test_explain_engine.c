@@ -144,12 +144,17 @@ static struct maps maps_of(const char *model_path, const struct volume *volume) 
     struct infer_session *session = infer_session_new(model, &(struct infer_session_config){.threads = 1}, &err);
     if (!session)
         fail_msg("%s", err.text);
+    const struct infer_candidate_config passes = {.seed = 42, .candidate = 1, .pass_count = 5, .dropout = -1};
     struct finding finding = {.id = 1, .diameter_mm = 12, .pass_count = 5};
+    struct infer_candidate_result result;
+    if (!infer_candidate(session, volume, finding.center_lps_mm, &passes, &result, &err))
+        fail_msg("%s", err.text);
+    memcpy(finding.attention, result.attention, sizeof finding.attention);
     struct maps maps = {{NULL, NULL}};
     for (int kind = 0; kind < 2; kind++) {
         struct explain_map *map = explain_map_new(&volume->grid, &err);
         assert_non_null(map);
-        if (!explain_map_add(map, session, volume, &finding, (enum explain_kind)kind, 42, &err))
+        if (!explain_map_add(map, session, volume, &finding, (enum explain_kind)kind, &err))
             fail_msg("%s", err.text);
         maps.heat[kind] = malloc(sizeof(float) * SIDE * SIDE * SIDE);
         assert_non_null(maps.heat[kind]);

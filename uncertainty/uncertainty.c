@@ -147,6 +147,7 @@ static void finding_fill(const struct infer_model_info *model, const struct infe
     decide(model, operating_point, out);
     out->texture = texture_of(result->texture_probabilities);
     out->diameter_mm = (double)result->diameter_mm;
+    memcpy(out->attention, result->attention, sizeof out->attention);
 }
 
 static void findings_sort(struct finding *items, size_t count) {

@@ -13,8 +13,8 @@ struct uncertainty_config {
 
 /* Runs the candidate network on every candidate and fills probability (mean of the calibrated passes), the 5th and
  * 95th percentile, entropy_nats = H(mean p) and mutual_information_nats = H(mean p) - mean H(p) from uncalibrated
- * passes (REFERENCE 2), pass_probabilities, texture, diameter, reported, review; sorts best first and numbers ids.
- * Findings for which uncertainty_wants_full_precision are computed again where the session's detector is not fp32.
+ * passes (REFERENCE 2), pass_probabilities, attention, texture, diameter, reported, review; sorts best first, numbers
+ * ids. Findings for which uncertainty_wants_full_precision are computed again where the session's detector is not fp32.
  * With dropout 0 all passes are equal: the interval is empty and the mutual information is 0. */
 bool uncertainty_estimate(struct infer_session *session, const struct volume *iso,
                           const struct uncertainty_config *config, struct findings *inout,

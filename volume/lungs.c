@@ -241,18 +241,70 @@ struct mask *volume_lungs(const struct volume *iso, struct err *err) {
     return out;
 }
 
-bool volume_mask_outside(struct volume *iso, const struct mask *lungs, double margin_mm, struct err *err) {
-    size_t count = grid_voxels(&iso->grid);
-    if (count != grid_voxels(&lungs->grid))
-        return err_set(err, ERR_INTERNAL, "lungs and volume lie on different grids");
-    PULMO_SCOPED(pulmo_free_at) uint8_t *near = pulmo_alloc(count, 1, err);
-    if (!near)
-        return false;
-    for (size_t n = 0; n < count; n++)
-        near[n] = lungs->voxel[n] != 0;
-    if (!morphology_dilate(near, iso->grid.size_ijk, iso->grid.spacing_mm, margin_mm, err))
-        return false;
-    for (size_t n = 0; n < count; n++)
-        iso->hu[n] = near[n] ? iso->hu[n] : PADDING_HU;
+/* The part of a volume that lies near the lungs, by itself: outside of it nothing needs to be looked at. */
+struct masking {
+    struct volume *iso;
+    const struct mask *lungs;
+    int32_t low[3], side[3]; /* i, j, k */
+    uint8_t *near;           /* [k][j][i] of the part */
+};
+
+static bool near_start(void *context, int32_t first, int32_t end, struct err *err) {
+    const struct masking *masking = context;
+    const int32_t *size = masking->iso->grid.size_ijk, *low = masking->low, *side = masking->side;
+    (void)err;
+    for (int32_t k = first; k < end; k++)
+        for (int32_t j = 0; j < side[1]; j++) {
+            uint8_t *near = masking->near + ((size_t)k * (size_t)side[1] + (size_t)j) * (size_t)side[0];
+            const uint8_t *lung = masking->lungs->voxel +
+                                  ((size_t)(low[2] + k) * (size_t)size[1] + (size_t)(low[1] + j)) * (size_t)size[0] +
+                                  (size_t)low[0];
+            for (int32_t i = 0; i < side[0]; i++)
+                near[i] = lung[i] != 0;
+        }
     return true;
+}
+
+static bool far_empty(void *context, int32_t first, int32_t end, struct err *err) {
+    const struct masking *masking = context;
+    const int32_t *size = masking->iso->grid.size_ijk, *low = masking->low, *side = masking->side;
+    (void)err;
+    for (int32_t k = first; k < end; k++)
+        for (int32_t j = 0; j < size[1]; j++) {
+            int16_t *hu = masking->iso->hu + ((size_t)k * (size_t)size[1] + (size_t)j) * (size_t)size[0];
+            int32_t z = k - low[2], y = j - low[1];
+            bool within = z >= 0 && z < side[2] && y >= 0 && y < side[1];
+            const uint8_t *near =
+                within ? masking->near + ((size_t)z * (size_t)side[1] + (size_t)y) * (size_t)side[0] : NULL;
+            int32_t left = near ? low[0] : size[0], right = near ? low[0] + side[0] : size[0];
+            for (int32_t i = 0; i < left; i++)
+                hu[i] = PADDING_HU;
+            for (int32_t i = left; i < right; i++)
+                hu[i] = near[i - left] ? hu[i] : PADDING_HU;
+            for (int32_t i = right; i < size[0]; i++)
+                hu[i] = PADDING_HU;
+        }
+    return true;
+}
+
+bool volume_mask_outside(struct volume *iso, const struct mask *lungs, double margin_mm, struct err *err) {
+    const int32_t *size = iso->grid.size_ijk;
+    struct masking masking = {.iso = iso, .lungs = lungs};
+    int32_t high[3];
+    if (grid_voxels(&iso->grid) != grid_voxels(&lungs->grid))
+        return err_set(err, ERR_INTERNAL, "lungs and volume lie on different grids");
+    bool any = morphology_bounds(lungs->voxel, size, masking.low, high);
+    size_t count = 1;
+    for (int axis = 0; axis < 3; axis++) {
+        int32_t reach = (int32_t)(margin_mm / iso->grid.spacing_mm[axis]) + 1;
+        masking.low[axis] = any && masking.low[axis] > reach ? masking.low[axis] - reach : 0;
+        high[axis] = any ? high[axis] < size[axis] - reach ? high[axis] + reach : size[axis] : 1;
+        masking.side[axis] = high[axis] - masking.low[axis];
+        count *= (size_t)masking.side[axis];
+    }
+    PULMO_SCOPED(pulmo_free_at) uint8_t *near = pulmo_alloc(count, 1, err);
+    masking.near = near;
+    return near && workers_share(masking.side[2], near_start, &masking, err) &&
+           morphology_dilate(near, masking.side, iso->grid.spacing_mm, margin_mm, err) &&
+           workers_share(size[2], far_empty, &masking, err);
 }
