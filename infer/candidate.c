@@ -9,6 +9,7 @@
 #define CROP_TOLERANCE 1e-6 /* voxels: what the way through millimetres may lose */
 
 enum { CELLS = INFER_ATTENTION_SIDE * INFER_ATTENTION_SIDE * INFER_ATTENTION_SIDE };
+_Static_assert((int)CELLS == FINDING_ATTENTION, "a finding holds the attention of its crop's tokens");
 
 struct task {
     struct infer_session *session;

@@ -261,8 +261,6 @@ bool infer_attention_measure(const struct infer_session *session, const struct i
  * has the mean logit of the images. pass_count 0 = one such pass (the result then says pass_count 1). */
 #define INFER_FLIPS_MAX 8
 #define INFER_ATTENTION_SIDE 5
-_Static_assert(INFER_ATTENTION_SIDE *INFER_ATTENTION_SIDE *INFER_ATTENTION_SIDE == FINDING_ATTENTION,
-               "a finding holds the attention of its crop's tokens");
 struct infer_candidate_result {
     uint32_t pass_count;
     float logits[FINDING_PASSES_MAX];
