@@ -188,14 +188,19 @@ static uint8_t *decode(const struct bytes *bytes, uint32_t format, uint32_t *col
     return pixel;
 }
 
-static void overlay_is_hot_where_the_map_is(void **state) {
-    (void)state;
-    struct grid source = grid_of(&views[1]);
-    struct explain_map *map = explain_map_new(&source, NULL);
+static struct explain_map *map_with_a_spot(const struct grid *source) {
+    struct explain_map *map = explain_map_new(source, NULL);
     struct grid cells = cells_at((double[3]){-4, -50, 40}, 5, 8);
     float cell[125] = {0};
     cell[62] = 1;
     assert_true(explain_map_add_cells(map, &cells, cell, NULL));
+    return map;
+}
+
+static void overlay_is_hot_where_the_map_is(void **state) {
+    (void)state;
+    struct grid source = grid_of(&views[1]);
+    struct explain_map *map = map_with_a_spot(&source);
     int32_t k = find_hottest(map, &source).k;
     PULMO_SCOPED(bytes_free) struct bytes bytes = {0};
     assert_true(explain_overlay_png(map, k, &bytes, NULL));
@@ -233,11 +238,7 @@ static struct bytes encoded(const uint8_t *rgba, uint32_t columns, uint32_t rows
 static void pictures_are_the_same_however_they_are_packed(void **state) {
     (void)state;
     struct grid source = grid_of(&views[1]);
-    struct explain_map *map = explain_map_new(&source, NULL);
-    struct grid cells = cells_at((double[3]){-4, -50, 40}, 5, 8);
-    float cell[125] = {0};
-    cell[62] = 1;
-    assert_true(explain_map_add_cells(map, &cells, cell, NULL));
+    struct explain_map *map = map_with_a_spot(&source);
     PULMO_SCOPED(bytes_free) struct bytes made = {0};
     int32_t k = find_hottest(map, &source).k;
     assert_true(explain_overlay_png(map, k, &made, NULL));
