@@ -9,6 +9,7 @@
 
 #include "infer/device_lower.h"
 #include "infer/session.h"
+#include "infer/tiles.h"
 
 #define TILES 4      /* of one batch */
 #define CANDIDATES 8 /* of one batch, each with all its passes */
@@ -144,15 +145,13 @@ static void tiling_clear(struct tiling *tiling) {
  * seconds. */
 static bool tiling_make(const struct infer_model *model, const struct volume *iso, struct tiling *out,
                         struct err *err) {
-    int64_t inner = model->tile - 2 * model->margin, tiles[3];
-    for (int axis = 0; axis < 3; axis++)
-        tiles[axis] = (iso->grid.size_ijk[axis] + inner - 1) / inner;
-    out->total = (size_t)(tiles[0] * tiles[1] * tiles[2]);
+    struct tiles tiles = infer_tiles_cubes(model, iso);
+    out->total = infer_tiles_count(&tiles);
     out->starts = pulmo_alloc(out->total, sizeof *out->starts, err);
     for (size_t n = 0; out->starts && n < out->total; n++) {
-        int64_t number = (int64_t)n, start[3];
-        for (int axis = 0; axis < 3; axis++, number /= tiles[axis - 1])
-            start[axis] = number % tiles[axis] * inner - model->margin;
+        int64_t tile[3], start[3];
+        infer_tiles_place(&tiles, n, tile);
+        infer_tiles_start(&tiles, tile, start);
         if (!infer_frame_any(iso, start, model->tile))
             continue;
         for (int axis = 0; axis < 3; axis++)

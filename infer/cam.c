@@ -6,10 +6,8 @@
 
 #include "infer/gradient.h"
 #include "infer/session.h"
+#include "infer/tiles.h"
 
-/* Strides up to 8: the cube lies on the lattice of the detector's own tiles, whose starts are -margin modulo 8 where
- * their inner parts are multiples of 8. */
-#define LATTICE 8
 /* Cells: 8 mm. A candidate's centre is the cell that fired plus its offset, and need not lie in that cell. */
 #define REACH 2
 
@@ -27,7 +25,7 @@ static bool view_find(const struct infer_model *model, const struct volume *iso,
         if (!(fabs(ijk[axis]) < 1e6))
             return err_set(err, ERR_INPUT, "the candidate lies %g voxels away", ijk[axis]);
         double corner = ijk[axis] - model->cam_side / 2.0 + model->margin;
-        out->start[axis] = LATTICE * (int64_t)rint(corner / LATTICE) - model->margin;
+        out->start[axis] = TILES_LATTICE * (int64_t)rint(corner / TILES_LATTICE) - model->margin;
         double inside = ijk[axis] - (double)out->start[axis];
         out->cell[2 - axis] = (int64_t)rint((inside - (MODEL_STRIDE - 1) / 2.0) / MODEL_STRIDE);
     }
@@ -40,7 +38,7 @@ static int64_t layer_stride(const struct infer_model *model, const struct shape 
         layer->dims[2] != layer->dims[4] || layer->dims[2] < 1 || model->cam_side % layer->dims[2])
         return 0;
     int64_t stride = model->cam_side / layer->dims[2];
-    return LATTICE % stride || model->margin % stride ? 0 : stride;
+    return TILES_LATTICE % stride || model->margin % stride ? 0 : stride;
 }
 
 /* Sum over channels of [c][k][j][i], on the tile's inner cells. */

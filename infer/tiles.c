@@ -46,23 +46,33 @@ static int64_t parts(int64_t whole, int64_t part) {
     return (whole + part - 1) / part;
 }
 
+/* Inner parts of one size along an axis, from `first` on, as many as cover `extent`. */
+static void axis_lay(struct tiles *tiles, int axis, int64_t inner, int64_t extent, int64_t size) {
+    tiles->inner[axis] = inner;
+    tiles->side[axis] = inner + 2 * tiles->margin;
+    tiles->count[axis] = parts(extent, inner);
+    tiles->would *= parts(size, inner);
+}
+
+struct tiles infer_tiles_cubes(const struct infer_model *model, const struct volume *iso) {
+    struct tiles tiles = {.margin = model->margin, .would = 1};
+    for (int axis = 0; axis < 3; axis++) {
+        int64_t size = iso->grid.size_ijk[2 - axis];
+        axis_lay(&tiles, axis, model->tile - 2 * model->margin, size, size);
+    }
+    return tiles;
+}
+
 struct tiles infer_tiles_lay(const struct infer_model *model, const struct volume *iso) {
     struct tiles tiles = {.margin = model->margin, .would = 1};
-    struct box box = {0};
-    if (model->inner_max)
-        box = box_find(iso);
+    if (!model->inner_max)
+        return infer_tiles_cubes(model, iso);
+    struct box box = box_find(iso);
     for (int axis = 0; axis < 3; axis++) {
-        int64_t size = iso->grid.size_ijk[2 - axis], extent = size;
-        tiles.inner[axis] = model->tile - 2 * model->margin;
-        if (model->inner_max) {
-            tiles.first[axis] = box.low[axis] / TILES_LATTICE * TILES_LATTICE;
-            extent = box.high[axis] - tiles.first[axis];
-            int64_t even = parts(extent, parts(extent, model->inner_max));
-            tiles.inner[axis] = parts(even, TILES_LATTICE) * TILES_LATTICE;
-        }
-        tiles.side[axis] = tiles.inner[axis] + 2 * tiles.margin;
-        tiles.count[axis] = parts(extent, tiles.inner[axis]);
-        tiles.would *= parts(size, tiles.inner[axis]);
+        tiles.first[axis] = box.low[axis] / TILES_LATTICE * TILES_LATTICE;
+        int64_t extent = box.high[axis] - tiles.first[axis];
+        int64_t even = parts(extent, parts(extent, model->inner_max));
+        axis_lay(&tiles, axis, parts(even, TILES_LATTICE) * TILES_LATTICE, extent, iso->grid.size_ijk[2 - axis]);
     }
     return tiles;
 }

@@ -18,6 +18,8 @@ struct tiles {
 /* Cubes of `tile` from the volume's first voxel, or, for a model with inner_max, boxes of one size on the part of the
  * volume that is not empty. Depends on the data alone, so that one volume is cut in one way on any machine. */
 struct tiles infer_tiles_lay(const struct infer_model *model, const struct volume *iso);
+/* The cubes, for any model. */
+struct tiles infer_tiles_cubes(const struct infer_model *model, const struct volume *iso);
 size_t infer_tiles_count(const struct tiles *tiles);
 int64_t infer_tiles_cells(const struct tiles *tiles); /* of one tile's map, margins and all */
 /* Number 0 .. count - 1, in [k][j][i] order, to the tile's place. */
