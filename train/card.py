@@ -24,6 +24,7 @@ def froc_row(name, result):
 def froc_table(e, hosts=True):
     head = "| | " + " | ".join(f"{r:g}" for r in froc.RATES) + " | CPM (95 %) |\n|" + "---|" * 9
     rows = [froc_row("both stages", e["froc"]),
+            froc_row("both, implants that hardly show excluded", e["shown"]),
             froc_row("both, strict", e["strict"]), froc_row("stage 1 alone", e["stage_1_alone"]),
             froc_row("stage 2 alone", e["stage_2_alone"])]
     rows += [froc_row(f"{name} ({r['nodules']} nodules, {r['scans']} copies)", r)

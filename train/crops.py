@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 
+SHOWS = 0.5      # of a nodule's density; one that shows less lies in what is as dense, or behind it
 OWN_LESIONS = Path(__file__).parent / "own_lesions.json"
 
 
@@ -21,10 +22,23 @@ def own_lesions(text):
             for f in known.get(text["host"], [])]
 
 
-class Copies:
-    """All copies in a folder; refresh() takes up new ones."""
+def shows(finding):
+    """Whether an implant shows at least half of its density (implant.paste). Copies of before do not say."""
+    return finding.get("shows", 1) >= SHOWS
 
-    def __init__(self, folder):
+
+def hide(findings):
+    """What hardly shows is no example of a nodule, and none of lung."""
+    for f in findings:
+        if f["kind"] == "nodule" and not shows(f):
+            f["kind"] = "ignore"
+
+
+class Copies:
+    """All copies in a folder; refresh() takes up new ones. taught: as examples, without implants that hardly show."""
+
+    def __init__(self, folder, taught=False):
+        self.taught = taught
         self.folder, self.volumes, self.texts, self.by_name = Path(folder), [], [], {}
         self.refresh()
 
@@ -39,6 +53,8 @@ class Copies:
                 self.by_name[name] = len(self.volumes)
                 self.volumes.append(np.load(path.with_suffix(".npy"), mmap_mode="r"))
                 text = json.loads(path.read_text())
+                if self.taught:
+                    hide(text["findings"])
                 text["findings"] += own_lesions(text)
                 self.texts.append(text)
 

@@ -22,12 +22,13 @@ import split as splits
 from scan import Pipeline
 
 
-def as_scan(text, marks, key="score", strict=False):
+def as_scan(text, marks, key="score", strict=False, shown=False):
     """One copy in froc.py's form. Excluded: the host's listed lesions and, unless strict, what looked
-    like one when the marks were looked at (own_lesions.json)."""
+    like one when the marks were looked at (own_lesions.json); if asked for, implants that hardly show (crops.shows)."""
     findings = [f for f in text["findings"] if not (strict and f["name"] == "seen")]
-    nodules = [f["at"] + [f["mm"]] for f in findings if f["kind"] == "nodule"]
-    excluded = [f["at"] + [f["mm"]] for f in findings if f["kind"] in ("lesion", "ignore")]
+    counted = [f["kind"] == "nodule" and (crops.shows(f) or not shown) for f in findings]
+    nodules = [f["at"] + [f["mm"]] for f, of in zip(findings, counted) if of]
+    excluded = [f["at"] + [f["mm"]] for f, of in zip(findings, counted) if not of and f["kind"] != "sham"]
     return {"marks": [m["at"] + [m[key]] for m in marks], "nodules": nodules, "excluded": excluded}
 
 
@@ -42,7 +43,15 @@ def kind_of(f):
     return kinds + ("solid, 6 mm and more" if texture == "solid" else "subsolid, 6 mm and more",)
 
 
-def by_kind(texts, scans, rate=4):
+def shows_of(f):
+    """The row of the table by the share of a nodule's density that shows in the copy."""
+    if "shows" not in f:
+        return ("not known",)
+    return ("less than 0.5" if not crops.shows(f) else "0.5 to 0.7" if f["shows"] < 0.7 else
+            "0.7 to 0.9" if f["shows"] < 0.9 else "0.9 and more",)
+
+
+def by_kind(texts, scans, rate=4, kinds=kind_of):
     """Found of all at `rate` false positives a scan, and at 6 mm and more."""
     judged = [froc.judge(s) for s in scans]
     false = np.sort([s for _, f in judged for s in f])[::-1]
@@ -51,7 +60,7 @@ def by_kind(texts, scans, rate=4):
     table = {}
     for text, (best, _) in zip(texts, judged):
         for f, score in zip([f for f in text["findings"] if f["kind"] == "nodule"], best):
-            for name in kind_of(f):
+            for name in kinds(f):
                 row = table.setdefault(name, [0, 0])
                 row[0] += score > threshold
                 row[1] += 1
@@ -136,6 +145,7 @@ def main():
     judged = [froc.judge(s) for s in scans]
     result = {"froc": froc.froc(scans),
               "strict": froc.froc([as_scan(t, m, "score", True) for t, m in zip(texts, marks)]),
+              "shown": froc.froc([as_scan(t, m, shown=True) for t, m in zip(texts, marks)]),
               "stage_1_alone": froc.froc([as_scan(t, m, "logit1") for t, m in zip(texts, marks)]),
               "stage_2_alone": froc.froc([as_scan(t, m, "logit2") for t, m in zip(texts, marks)]),
               "at_operating_point": {
@@ -144,6 +154,7 @@ def main():
                                                       zip(judged, points) for s in f) / len(scans), 2),
                   "shams_marked": shams_marked(texts, scans, points)},
               "found_at_4_by_kind": by_kind(texts, scans),
+              "found_by_shows": {str(rate): by_kind(texts, scans, rate, shows_of) for rate in (1, 4, 8)},
               "found_by_kind": {str(rate): by_kind(texts, scans, rate) for rate in (1, 4, 8)},
               "texture_confusion": texture_confusion(texts, marks),
               "models": {k: pipeline.text[k]["sha256"] for k in ("detector", "candidate")},

@@ -37,7 +37,7 @@ def train(args, family):
         net.load_state_dict(saved["net"])
         optimizer.load_state_dict(saved["optimizer"])
         average.state, first, used = saved["average"], saved["step"], saved["used"]
-    copies, hard = crops.Copies(Path(args.cache) / "train"), json.loads((Path(args.runs) / "hard.json").read_text())
+    copies, hard = crops.Copies(Path(args.cache) / "train", taught=True), json.loads((Path(args.runs) / "hard.json").read_text())
     rng = np.random.default_rng([args.seed, first])
     batches = crops.Prefetch(lambda: make_batch(copies, hard, rng, args.batch, net.goals))
     began, last = time.process_time(), []

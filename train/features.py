@@ -33,7 +33,7 @@ class Drawn(Pool):
 
 
 def pools_of(cache, hard):
-    return [Drawn(crops.Copies(Path(cache) / part), hard) for part in ("train", splits.MORE)]
+    return [Drawn(crops.Copies(Path(cache) / part, taught=True), hard) for part in ("train", splits.MORE)]
 
 
 def trunk_of(path):

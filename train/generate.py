@@ -145,7 +145,7 @@ def make_copy(host, nodules, shams_from, rng, nodule_count, sham_count, plain=Fa
             patch = piece
         before = hu.copy() if plain else None
         covered = None if cover is None or is_sham else cover.copy()
-        diameter, visible = implant.paste(hu, spacing, host.noise, host.lung_voxels, patch, at, rng,
+        diameter, visible, shows = implant.paste(hu, spacing, host.noise, host.lung_voxels, patch, at, rng,
                                           cover=covered)
         if plain and visible < 0.5:      # half hidden in the pleura: no fair test, take it back
             hu = before
@@ -155,7 +155,7 @@ def make_copy(host, nodules, shams_from, rng, nodule_count, sham_count, plain=Fa
         taken.append((at, diameter))
         label = "sham" if is_sham else ("nodule" if visible > 0.35 else "ignore")
         findings.append({"at": list(at), "mm": diameter, "kind": label, "name": patch.name,
-                         "texture": patch.texture, "site": kind})
+                         "texture": patch.texture, "site": kind, "shows": round(shows, 3)})
     step = np.ones(3)
     if not plain:
         hu = change_scanner(hu, spacing, rng)

@@ -100,8 +100,9 @@ def noise_like(host, noise, lung_voxels, shape, rng):
 
 
 def paste(hu, spacing_mm, noise, lung_voxels, patch, at, rng, core_hu=60, cover=None):
-    """Writes patch into hu (float32, in place) around voxel `at` (float). Returns the diameter in mm
-    and the share of the nodule's volume that is visible beside brighter host tissue. cover: float32 of
+    """Writes patch into hu (float32, in place) around voxel `at` (float). Returns the diameter in mm,
+    the share of the nodule's volume that is visible beside brighter host tissue, and the share of its density
+    that shows: what it adds to what was there, of what it would add to the host's parenchyma. cover: float32 of
     hu's shape, raised to the share of each voxel that the patch takes."""
     scale = rng.uniform(0.85, 1.18)
     angle = rng.uniform(0, 2 * np.pi)
@@ -137,10 +138,12 @@ def paste(hu, spacing_mm, noise, lung_voxels, patch, at, rng, core_hu=60, cover=
     keep = (host > mixed + 120) & (host > -500)
     inside = alpha > 0.5
     visible = float((inside & ~keep & (host > -1024)).sum() / max(inside.sum(), 1))
+    whole = float((alpha * (value - parenchyma))[host > -1024].sum())
+    shows = float(np.where(keep, 0, mixed - host)[host > -1024].sum()) / max(whole, 1e-6)
     hu[box] = np.where(keep, host, mixed)
     if cover is not None:
         cover[box] = np.maximum(cover[box], np.where(keep, 0, alpha))
-    return patch.diameter_mm * scale, visible
+    return patch.diameter_mm * scale, visible, shows
 
 
 def high_pass_noise(hu, lung):

@@ -94,7 +94,7 @@ def main():
         patch = implant.load_nodule(args.data, rows[index])
         at = generate.place(host, "free", patch.diameter_mm, taken, rng)
         before = hu.copy()
-        mm, visible = implant.paste(hu, volume.spacing_mm, host.noise, host.lung_voxels, patch, at,
+        mm, visible, _ = implant.paste(hu, volume.spacing_mm, host.noise, host.lung_voxels, patch, at,
                                     rng)
         if visible < 0.6:
             hu = before

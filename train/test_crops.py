@@ -8,6 +8,8 @@ import numpy as np
 from scipy import ndimage
 
 import crops
+import evaluate
+import implant
 import train_detector
 
 RADIUS = 4.0
@@ -86,6 +88,31 @@ def scanner_changes(rng):
     check(5 / 1632 * 0.8 < noise.std() < 60 / 1632 * 1.2, "noise of 5 to 60 HU")
 
 
+def shown(background_hu, nodule_hu, rng):
+    """Share of its density that a ball of 8 mm shows where the host has background_hu; the lung around is at -850."""
+    hu = np.full((40, 40, 40), -850, np.float32)
+    hu[:, :, 16:24] = background_hu
+    r = np.sqrt(((np.stack(np.meshgrid(*[np.arange(24)] * 3, indexing="ij")) - 11.5) ** 2).sum(0))
+    patch = implant.Patch(np.where(r < 4, nodule_hu, -850).astype(np.float32), (4 - r).astype(np.float32), (1, 1, 1), (11.5,) * 3, 8, 5, "")
+    noise = np.zeros_like(hu)
+    mm, visible, shows = implant.paste(hu, np.ones(3), noise, np.arange(hu.size), patch, np.full(3, 19.5), rng, core_hu=0)
+    return shows
+
+
+def what_hardly_shows(rng):
+    got = [shown(-850, 30, rng), shown(-850, -600, rng), shown(-500, 30, rng), shown(-400, -500, rng), shown(30, 30, rng)]
+    check(all(0.95 < v < 1.05 for v in got[:2]), f"in aerated lung all of a nodule shows ({got[0]:.2f}, {got[1]:.2f})")
+    check(0.5 < got[2] < 0.9, f"a solid one in denser lung still does ({got[2]:.2f})")
+    check(all(v < crops.SHOWS for v in got[3:]), f"ground glass in denser lung, a solid one in tissue do not ({got[3]:.2f}, {got[4]:.2f})")
+    findings = [{"at": [5.0, 5.0, 5.0 + 20 * n], "mm": 6.0, "kind": kind, "name": "", "shows": shows, "texture": 5, "site": "free"}
+                for n, (kind, shows) in enumerate((("nodule", 0.9), ("nodule", 0.3), ("sham", 0.0)))]
+    text, marks = {"findings": findings}, [{"at": [5.0, 5.0, 25.0], "score": 1.0}]
+    sizes = [[len(evaluate.as_scan(text, marks, shown=shown)[of]) for of in ("nodules", "excluded")] for shown in (False, True)]
+    check(sizes == [[2, 0], [1, 1]], "what hardly shows counts, unless it is asked to be excluded")
+    crops.hide(findings)
+    check([f["kind"] for f in findings] == ["nodule", "ignore", "sham"], "and is not taught")
+
+
 def check_quietly(condition):
     if not condition:
         sys.exit("FAIL grey values are float32 from 0 to 1")
@@ -96,6 +123,7 @@ def main():
     turned_crops(rng)
     goals_follow()
     scanner_changes(rng)
+    what_hardly_shows(rng)
 
 
 if __name__ == "__main__":

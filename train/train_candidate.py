@@ -148,7 +148,7 @@ def start(args, checkpoint):
 def pool_of(args):
     """All copies that this training may see."""
     without = splits.load()["folds"][args.fold] if args.fold else ()
-    copies = crops.Copies(Path(args.cache) / "train")
+    copies = crops.Copies(Path(args.cache) / "train", taught=True)
     if args.go_on:
         copies.add(Path(args.cache) / splits.MORE)
     return Pool(copies, json.loads((Path(args.runs) / "hard.json").read_text()), without)

@@ -169,7 +169,7 @@ def main():
         net.load_state_dict(saved["net"])
         optimizer.load_state_dict(saved["optimizer"])
         average.state, step, used = saved["average"], saved["step"], saved["used"]
-    copies, hard, hard_file = crops.Copies(Path(args.cache) / "train"), {}, runs / "hard.json"
+    copies, hard, hard_file = crops.Copies(Path(args.cache) / "train", taught=True), {}, runs / "hard.json"
     rng = np.random.default_rng([args.seed, step])
     batches = crops.Prefetch(lambda: make_batch(copies, hard, rng, args.batch))
     minutes_file = runs / "detector.minutes"      # lets a running training be cut short

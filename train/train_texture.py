@@ -85,7 +85,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     runs, rng = Path(args.runs), np.random.default_rng(args.seed)
-    pools = [Pool(crops.Copies(Path(args.cache) / part), json.loads((runs / "hard.json").read_text()))
+    pools = [Pool(crops.Copies(Path(args.cache) / part, taught=True), json.loads((runs / "hard.json").read_text()))
              for part in ("train", splits.MORE)]
     with torch.no_grad():
         seen, kinds, hosts = measure(pools, rng, args.crops)
