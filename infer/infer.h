@@ -155,8 +155,9 @@ struct infer_detect_figures {
 };
 void infer_session_detect_figures(const struct infer_session *session, struct infer_detect_figures *out);
 
-/* Where the session's detector is not fp32: computes the tiles of findings[which[n]] again in fp32, so that their
- * place, diameter and detector_logit are those of an fp32 session, and sets full_precision. Nothing in fp32. */
+/* Where the session's detector is not fp32: computes findings[which[n]], each once, again in fp32 and sets
+ * full_precision: in a cube around each where the model says so (`recompute_side`), else in their whole tiles, so that
+ * place, diameter and detector_logit are those of an fp32 session to the last bit. Nothing in fp32. */
 bool infer_recompute(struct infer_session *session, const struct volume *iso, const struct findings *findings,
                      const uint32_t *which, size_t count, struct err *err) PULMO_MUST_USE;
 

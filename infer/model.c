@@ -201,6 +201,12 @@ static bool detector_read(struct infer_model *model, const struct source *source
         return false;
     if (model->inner_max % 8)
         return err_set(err, ERR_INPUT, "inner_max %d is no multiple of 8", model->inner_max);
+    if (cJSON_GetObjectItemCaseSensitive(part, "recompute_side") &&
+        !json_whole(part, "recompute_side", (struct range){32, 256}, &model->recompute_side, err))
+        return false;
+    if (model->recompute_side % 8 || (model->recompute_side && 2 * model->margin >= model->recompute_side))
+        return err_set(err, ERR_INPUT, "recompute_side %d does not fit the strides or the margin",
+                       model->recompute_side);
     const char *layer = json_text(part, "cam_layer", 256, err);
     if (!layer || !(model->detector = graph_open(source, part, err)))
         return false;

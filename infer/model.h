@@ -25,6 +25,7 @@ struct infer_model {
     int tile, margin, side; /* voxels */
     int cam_side;           /* of the cube that a gradient map is computed in */
     int inner_max;          /* 0 = tiles are cubes from the volume's first voxel (infer/tiles.h) */
+    int recompute_side;     /* of the cube in which a candidate is computed again; 0 = its whole tile */
     double score_min;
     size_t candidates_max;
     struct graph *detector;

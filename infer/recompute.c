@@ -1,50 +1,78 @@
-/* Candidates of a detector of lower precision, computed again in fp32: the whole tile in which each was found, so that
- * its cell holds, bit for bit, what a detector in fp32 would have said of it. */
+/* Candidates of a detector of lower precision, computed again in fp32: a cube around each (`recompute_side` of the
+ * model), or the whole tile in which it was found, so that its cell holds, bit for bit, what a detector in fp32 would
+ * have said of it. */
 #include <string.h>
 
 #include "infer/session.h"
 #include "infer/tiles.h"
 
+/* Where the network looks again. */
+struct region {
+    struct tiles layout;
+    int64_t tile[3];      /* k, j, i of the layout */
+    struct finding *only; /* NULL = all that lie in the tile's inner part */
+};
+
 struct recompute {
     struct infer_session *session;
-    struct tiles layout;
     struct tile_stages stages;
     const struct volume *iso;
     const struct findings *findings;
     const uint32_t *which; /* [count] */
     size_t count;
-    int64_t (*tiles)[3]; /* [tile_count] k, j, i; each once */
-    size_t tile_count;
+    struct region *regions; /* all of one size */
+    size_t region_count;
 };
 
 static void recompute_clear(struct recompute *recompute) {
     infer_tile_stages_clear(&recompute->stages);
-    pulmo_free_at(&recompute->tiles);
+    pulmo_free_at(&recompute->regions);
 }
 
-static bool lies_in(const struct tiles *layout, const struct finding *finding, const int64_t tile[3]) {
+static struct finding *candidate_of(const struct recompute *recompute, size_t n) {
+    return &recompute->findings->items[recompute->which[n]];
+}
+
+static bool lies_in(const struct region *region, const struct finding *finding) {
+    const struct tiles *layout = &region->layout;
     for (int axis = 0; axis < 3; axis++) {
-        int64_t first = infer_tiles_cell(layout, tile, axis), cell = finding->detector_cell_kji[axis];
+        int64_t first = infer_tiles_cell(layout, region->tile, axis), cell = finding->detector_cell_kji[axis];
         if (cell < first || cell >= first + layout->inner[axis] / MODEL_STRIDE)
             return false;
     }
-    return true;
+    return !region->only || region->only == finding;
 }
 
 /* Every tile in which one of the candidates lies, once. */
-static bool tiles_list(struct recompute *recompute, struct err *err) {
-    const struct tiles *layout = &recompute->layout;
-    size_t count = infer_tiles_count(layout);
-    recompute->tiles = pulmo_alloc(count, sizeof *recompute->tiles, err);
-    for (size_t number = 0; recompute->tiles && number < count; number++) {
-        int64_t *tile = recompute->tiles[recompute->tile_count];
+static bool regions_of_tiles(struct recompute *recompute, struct err *err) {
+    struct region region = {.layout = infer_tiles_lay(recompute->session->model, recompute->iso)};
+    size_t count = infer_tiles_count(&region.layout);
+    recompute->regions = pulmo_alloc(count, sizeof *recompute->regions, err);
+    for (size_t number = 0; recompute->regions && number < count; number++) {
         bool holds = false;
-        infer_tiles_place(layout, number, tile);
+        infer_tiles_place(&region.layout, number, region.tile);
         for (size_t n = 0; !holds && n < recompute->count; n++)
-            holds = lies_in(layout, &recompute->findings->items[recompute->which[n]], tile);
-        recompute->tile_count += holds;
+            holds = lies_in(&region, candidate_of(recompute, n));
+        recompute->regions[recompute->region_count] = region;
+        recompute->region_count += holds;
     }
-    return recompute->tiles != NULL;
+    return recompute->regions != NULL;
+}
+
+/* A cube around each. */
+static bool regions_of_cubes(struct recompute *recompute, struct err *err) {
+    const struct infer_model *model = recompute->session->model;
+    recompute->regions = pulmo_alloc(recompute->count, sizeof *recompute->regions, err);
+    for (size_t n = 0; recompute->regions && n < recompute->count; n++) {
+        struct finding *finding = candidate_of(recompute, n);
+        int64_t cell[3];
+        for (int axis = 0; axis < 3; axis++)
+            cell[axis] = finding->detector_cell_kji[axis];
+        recompute->regions[n] =
+            (struct region){.layout = infer_tiles_around(model, cell, model->recompute_side), .only = finding};
+    }
+    recompute->region_count = recompute->count;
+    return recompute->regions != NULL;
 }
 
 /* The peak at the cell or at one of its neighbours, to which another rounding may have moved it; the greatest where
@@ -61,12 +89,12 @@ static struct mark mark_near(const float *maps, const int64_t cells[3], const in
     return best;
 }
 
-static void finding_take(const struct recompute *recompute, const int64_t tile[3], const float *maps,
+static void finding_take(const struct recompute *recompute, const struct region *region, const float *maps,
                          struct finding *finding) {
-    const struct tiles *layout = &recompute->layout;
+    const struct tiles *layout = &region->layout;
     int64_t edge = layout->margin / MODEL_STRIDE, corner[3], cells[3], at[3];
     for (int axis = 0; axis < 3; axis++) {
-        corner[axis] = infer_tiles_cell(layout, tile, axis) - edge;
+        corner[axis] = infer_tiles_cell(layout, region->tile, axis) - edge;
         cells[axis] = layout->side[axis] / MODEL_STRIDE;
         at[axis] = finding->detector_cell_kji[axis] - corner[axis];
     }
@@ -79,27 +107,26 @@ static void finding_take(const struct recompute *recompute, const int64_t tile[3
     infer_mark_place(&recompute->iso->grid, mark.at, finding->center_lps_mm);
 }
 
-/* Job: one tile and the candidates in it. What it leaves depends on their cells, which stay. */
-static bool tile_again(void *context, struct lane *lane, size_t index, struct err *err) {
+/* Job: one region and the candidates in it. What it leaves depends on their cells, which stay. */
+static bool region_again(void *context, struct lane *lane, size_t index, struct err *err) {
     struct recompute *recompute = context;
     const struct infer_model *model = recompute->session->model;
-    struct runner *runner = infer_tile_stages_of(&recompute->stages, lane)->full.runners[lane->worker];
-    const int64_t *tile = recompute->tiles[index];
-    int64_t cells = infer_tiles_cells(&recompute->layout), start[3];
+    const struct region *region = &recompute->regions[index];
+    const struct detector_stages *stages = infer_tile_stages_of(&recompute->stages, lane);
+    struct runner *runner = stages->full.runners[lane->worker];
+    int64_t cells = infer_tiles_cells(&region->layout), start[3];
     PULMO_SCOPED(pulmo_free_at) float *maps = pulmo_alloc(MAP_CHANNELS * (size_t)cells, sizeof *maps, err);
     if (!maps)
         return false;
-    infer_tiles_start(&recompute->layout, tile, start);
-    infer_frame_cut_box(recompute->iso, start, recompute->layout.side, infer_runner_input(runner, 0));
+    infer_tiles_start(&region->layout, region->tile, start);
+    infer_frame_cut_box(recompute->iso, start, region->layout.side, infer_runner_input(runner, 0));
     if (!infer_lane_run(lane, runner, NULL, err))
-        return err_within(err, "a tile in fp32");
+        return err_within(err, "a candidate in fp32");
     for (int channel = 0; channel < MAP_CHANNELS; channel++)
         memcpy(maps + channel * cells, infer_map_channel(model, runner, channel, cells), (size_t)cells * sizeof *maps);
-    for (size_t n = 0; n < recompute->count; n++) {
-        struct finding *finding = &recompute->findings->items[recompute->which[n]];
-        if (lies_in(&recompute->layout, finding, tile))
-            finding_take(recompute, tile, maps, finding);
-    }
+    for (size_t n = 0; n < recompute->count; n++)
+        if (lies_in(region, candidate_of(recompute, n)))
+            finding_take(recompute, region, maps, candidate_of(recompute, n));
     return true;
 }
 
@@ -111,10 +138,10 @@ bool infer_recompute(struct infer_session *session, const struct volume *iso, co
         return true;
     if (!infer_frame_check(iso, err))
         return false;
-    recompute.layout = infer_tiles_lay(session->model, iso);
-    if (!infer_tile_stages(session, recompute.layout.side, &recompute.stages, err) || !tiles_list(&recompute, err))
+    if (!(session->model->recompute_side ? regions_of_cubes(&recompute, err) : regions_of_tiles(&recompute, err)) ||
+        !infer_tile_stages(session, recompute.regions->layout.side, &recompute.stages, err))
         return false;
     const struct devices_work work = {
-        .place = INFER_PLACE_DETECT, .count = recompute.tile_count, .job = tile_again, .context = &recompute};
+        .place = INFER_PLACE_DETECT, .count = recompute.region_count, .job = region_again, .context = &recompute};
     return infer_devices_run(session, &work, NULL, err);
 }

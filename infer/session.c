@@ -106,6 +106,10 @@ bool infer_session_processor(struct infer_session *session, struct err *err) {
             stage_new(session->model->trunk, &crop, session->threads, false, &session->trunk, err));
 }
 
+static bool are_cubes(const struct infer_model *model, const int64_t side_kji[3]) {
+    return side_kji[0] == model->tile && side_kji[1] == model->tile && side_kji[2] == model->tile;
+}
+
 bool infer_tile_stages(struct infer_session *session, const int64_t side_kji[3], struct tile_stages *out,
                        struct err *err) {
     struct tile_stages stages = {.side_kji = {side_kji[0], side_kji[1], side_kji[2]}};
@@ -113,7 +117,7 @@ bool infer_tile_stages(struct infer_session *session, const int64_t side_kji[3],
     for (unsigned device = 0; good && device < infer_session_devices(session); device++) {
         struct infer_session *at = infer_device(session, device);
         good = infer_session_processor(at, err) &&
-               (!at->model->inner_max || detector_new(at, side_kji, &stages.own[device], err));
+               (are_cubes(at->model, side_kji) || detector_new(at, side_kji, &stages.own[device], err));
     }
     if (good)
         *out = stages;

@@ -1,5 +1,7 @@
 #include "infer/tiles.h"
 
+#include <math.h>
+
 #include "infer/session.h"
 
 struct box {
@@ -73,6 +75,18 @@ struct tiles infer_tiles_lay(const struct infer_model *model, const struct volum
         int64_t extent = box.high[axis] - tiles.first[axis];
         int64_t even = parts(extent, parts(extent, model->inner_max));
         axis_lay(&tiles, axis, parts(even, TILES_LATTICE) * TILES_LATTICE, extent, iso->grid.size_ijk[2 - axis]);
+    }
+    return tiles;
+}
+
+struct tiles infer_tiles_around(const struct infer_model *model, const int64_t cell_kji[3], int side) {
+    struct tiles tiles = {.margin = model->margin, .would = 1};
+    for (int axis = 0; axis < 3; axis++) {
+        double low = (double)(cell_kji[axis] * MODEL_STRIDE) + (MODEL_STRIDE - side) / 2.0 + model->margin;
+        tiles.first[axis] = TILES_LATTICE * (int64_t)rint(low / TILES_LATTICE);
+        tiles.inner[axis] = side - 2 * model->margin;
+        tiles.side[axis] = side;
+        tiles.count[axis] = 1;
     }
     return tiles;
 }

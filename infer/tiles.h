@@ -20,6 +20,8 @@ struct tiles {
 struct tiles infer_tiles_lay(const struct infer_model *model, const struct volume *iso);
 /* The cubes, for any model. */
 struct tiles infer_tiles_cubes(const struct infer_model *model, const struct volume *iso);
+/* One cube of `side` voxels with a cell of the map, k, j, i, near its middle. */
+struct tiles infer_tiles_around(const struct infer_model *model, const int64_t cell_kji[3], int side);
 size_t infer_tiles_count(const struct tiles *tiles);
 int64_t infer_tiles_cells(const struct tiles *tiles); /* of one tile's map, margins and all */
 /* Number 0 .. count - 1, in [k][j][i] order, to the tile's place. */

@@ -140,6 +140,12 @@ static struct infer_model *open_edited(const char *from, const char *to, struct 
     return infer_model_open(path, err);
 }
 
+static void graphs_copy_in(void) {
+    copy_in("detector.onnx");
+    copy_in("candidate.onnx");
+    copy_in("gate.onnx");
+}
+
 static void model_json_is_checked(void **state) {
     (void)state;
     static const struct {
@@ -155,6 +161,8 @@ static void model_json_is_checked(void **state) {
         {"\"tile\": ", "\"tile\": 1", ERR_INPUT, "tile"},
         {"\"tile\": ", "\"tile\": 4.", ERR_INPUT, "tile"},
         {"\"cam_side\": 96", "\"cam_side\": 100", ERR_INPUT, "cam_side 100"},
+        {"\"tile\": ", "\"recompute_side\": 16, \"tile\": ", ERR_INPUT, "recompute_side"},
+        {"\"tile\": ", "\"recompute_side\": 100, \"tile\": ", ERR_INPUT, "does not fit"},
         {"\"tile\": ", "\"inner_max\": 264, \"tile\": ", ERR_INPUT, "inner_max"},
         {"\"tile\": ", "\"inner_max\": 100, \"tile\": ", ERR_INPUT, "no multiple of 8"},
         {"\"tile\": ", "\"inner_max\": \"160\", \"tile\": ", ERR_INPUT, "inner_max"},
@@ -185,9 +193,7 @@ static void model_json_is_checked(void **state) {
         {"{", "", ERR_INPUT, "not a JSON object"},
         {"{", "[", ERR_INPUT, "not a JSON object"},
     };
-    copy_in("detector.onnx");
-    copy_in("candidate.onnx");
-    copy_in("gate.onnx");
+    graphs_copy_in();
     struct err err = {0};
     struct infer_model *model =
         open_edited("\"name\"",
@@ -223,9 +229,7 @@ static void a_curve_is_checked(void **state) {
                 {"[[0, 0]]", "2 to 16 points"},
                 {"3", "2 to 16 points"},
                 {"[[-1, -2], [0, 0.5]]", NULL}};
-    copy_in("detector.onnx");
-    copy_in("candidate.onnx");
-    copy_in("gate.onnx");
+    graphs_copy_in();
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char edited[128];
         struct err err = {0};

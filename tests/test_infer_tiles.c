@@ -97,6 +97,23 @@ static void cubes_begin_with_the_volume(void **state) {
     volume_free(volume);
 }
 
+static void a_cube_has_the_cell_in_its_middle(void **state) {
+    (void)state;
+    static const int64_t cells[][3] = {{0, 1, 2}, {25, 30, 3}, {7, 8, 9}};
+    for (size_t n = 0; n < sizeof cells / sizeof *cells; n++) {
+        struct tiles tiles = infer_tiles_around(&fitted, cells[n], 96);
+        int64_t start[3];
+        infer_tiles_start(&tiles, (const int64_t[3]){0}, start);
+        assert_int_equal(infer_tiles_count(&tiles), 1);
+        for (int axis = 0; axis < 3; axis++) {
+            double off = (double)(MODEL_STRIDE * cells[n][axis] - start[2 - axis]) + MODEL_STRIDE / 2.0 - 96 / 2.0;
+            assert_true(off >= -4 && off <= 4);
+            assert_int_equal(tiles.first[axis] % TILES_LATTICE, 0);
+            assert_int_equal(tiles.side[axis], 96);
+        }
+    }
+}
+
 static void an_empty_volume_has_tiles_that_are_empty(void **state) {
     (void)state;
     static const int32_t size[3] = {70, 3, 9};
@@ -149,8 +166,11 @@ static void other_sizes_use_the_weights_that_are_packed(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(other_sizes_use_the_weights_that_are_packed), cmocka_unit_test(boxes_cover_what_is_not_empty),
-        cmocka_unit_test(one_more_voxel_makes_smaller_boxes),          cmocka_unit_test(cubes_begin_with_the_volume),
+        cmocka_unit_test(other_sizes_use_the_weights_that_are_packed),
+        cmocka_unit_test(boxes_cover_what_is_not_empty),
+        cmocka_unit_test(one_more_voxel_makes_smaller_boxes),
+        cmocka_unit_test(cubes_begin_with_the_volume),
+        cmocka_unit_test(a_cube_has_the_cell_in_its_middle),
         cmocka_unit_test(an_empty_volume_has_tiles_that_are_empty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -24,7 +24,7 @@ import split as splits
 from candidate import SIDE, Candidate
 from detector import Detector
 
-VERSION = "0.7.0"
+VERSION = "0.7.1"
 DROPOUT = 0.2
 FLIPS = 4      # mirror images of a crop that stage 2 sees: 1, 2, 4 or 8 (cross_validate.py, inference_study.py)
 
@@ -171,7 +171,7 @@ def main():
     text = {"name": "pulmo-nodule", "version": VERSION,
             "detector": {"file": "detector.onnx", "sha256": sha256(out / "detector.onnx"),
                          "cam_layer": cam_layer, "cam_side": maps.TILE, "tile": decode.TILE, "margin": decode.MARGIN,
-                         "inner_max": decode.INNER_MAX, "score_min": fitted["score_min"],
+                         "inner_max": decode.INNER_MAX, "recompute_side": maps.TILE, "score_min": fitted["score_min"],
                          "candidates_max": fitted["candidates_max"]},
             "candidate": {"file": "candidate.onnx", "sha256": sha256(out / "candidate.onnx"),
                           "side": SIDE, "dropout": DROPOUT, "flips": FLIPS},
