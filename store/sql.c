@@ -133,11 +133,18 @@ bool sql_integer(struct store *store, const char *sql, const struct sql_value *v
 /* Prepared before it can be needed: without memory it could not be, and the write lock would be held for ever. */
 static const char rollback_sql[] = "ROLLBACK";
 
+/* A ROLLBACK that found no memory has left its transaction open, and with it the write lock: it is made up for here. */
+static bool begin(struct store *store, const char *sql, struct err *err) {
+    return statement_get(store, rollback_sql, err) &&
+           (sqlite3_get_autocommit(store->database) || sql_run(store, rollback_sql, SQL_NO_VALUES, err)) &&
+           sql_run(store, sql, SQL_NO_VALUES, err);
+}
+
 /* IMMEDIATE takes the write lock at once: a transaction that read first and wrote later could only fail then. */
 bool sql_begin(struct store *store, struct sql_transaction *out, struct err *err) {
     if (store->joined)
         return true;
-    if (!statement_get(store, rollback_sql, err) || !sql_run(store, "BEGIN IMMEDIATE", SQL_NO_VALUES, err))
+    if (!begin(store, "BEGIN IMMEDIATE", err))
         return false;
     out->store = store;
     return true;
@@ -146,7 +153,7 @@ bool sql_begin(struct store *store, struct sql_transaction *out, struct err *err
 bool sql_begin_read(struct store *store, struct sql_transaction *out, struct err *err) {
     if (store->joined)
         return true;
-    if (!statement_get(store, rollback_sql, err) || !sql_run(store, "BEGIN DEFERRED", SQL_NO_VALUES, err))
+    if (!begin(store, "BEGIN DEFERRED", err))
         return false;
     out->store = store;
     return true;

@@ -1,6 +1,7 @@
 /* LABELS: quick
  * Without memory for the database nothing is done, and the next time all of it: no transaction stays open. Which of all
  * allocations of a process fails is enumerated by tests/reliability/memory.test.mjs. */
+#include "store/handle.h"
 #include "store_fixture.h"
 
 /* From now on SQLite gets nothing beyond what it holds, and `spare` bytes. */
@@ -32,6 +33,23 @@ static void test_no_transaction_stays_open(void **state) {
     assert_true(rolled_back > 0);
 }
 
+/* Should a ROLLBACK fail all the same, the handle's next transaction makes up for it, and the write lock is free again.
+ */
+static void test_a_transaction_that_stayed_open_is_rolled_back(void **state) {
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    assert_good(fixture_put(fixture->store, &(struct fixture_instance){.study = "1.2.3"}, &err));
+    struct store *store = fixture_handle(fixture);
+    assert_good(sql_run(store, "BEGIN IMMEDIATE", SQL_NO_VALUES, &err));
+    assert_good(sql_run(store, "DELETE FROM instance", SQL_NO_VALUES, &err));
+    assert_good(store_study_hold(store, "1.2.3", "teaching", "jane", &err));
+    assert_good(store_study_release(fixture->store, "1.2.3", "jane", &err)); /* the write lock is free */
+    int64_t instances = 0;
+    assert_good(sql_integer(store, "SELECT count(*) FROM instance", SQL_NO_VALUES, &instances, &err));
+    assert_int_equal(instances, 1); /* what stayed open is undone */
+    store_close(store);
+}
+
 /* Reading as well: what cannot be read is an error, not an empty text. */
 static void test_nothing_is_read_as_empty(void **state) {
     struct fixture *fixture = *state;
@@ -58,6 +76,8 @@ static void test_nothing_is_read_as_empty(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_no_transaction_stays_open, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_a_transaction_that_stayed_open_is_rolled_back, fixture_setup,
+                                        fixture_teardown),
         cmocka_unit_test_setup_teardown(test_nothing_is_read_as_empty, fixture_setup, fixture_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
