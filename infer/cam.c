@@ -24,8 +24,7 @@ static bool view_find(const struct infer_model *model, const struct volume *iso,
     for (int axis = 0; axis < 3; axis++) {
         if (!(fabs(ijk[axis]) < 1e6))
             return err_set(err, ERR_INPUT, "the candidate lies %g voxels away", ijk[axis]);
-        double corner = ijk[axis] - model->cam_side / 2.0 + model->margin;
-        out->start[axis] = TILES_LATTICE * (int64_t)rint(corner / TILES_LATTICE) - model->margin;
+        out->start[axis] = infer_tiles_first(model, ijk[axis], model->cam_side) - model->margin;
         double inside = ijk[axis] - (double)out->start[axis];
         out->cell[2 - axis] = (int64_t)rint((inside - (MODEL_STRIDE - 1) / 2.0) / MODEL_STRIDE);
     }

@@ -63,6 +63,11 @@ static bool json_whole(const cJSON *object, const char *name, struct range range
     return true;
 }
 
+/* What a model need not say: *out stays. */
+static bool json_whole_if(const cJSON *object, const char *name, struct range range, int *out, struct err *err) {
+    return !cJSON_GetObjectItemCaseSensitive(object, name) || json_whole(object, name, range, out, err);
+}
+
 static const char *json_text(const cJSON *object, const char *name, size_t size_max, struct err *err) {
     const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
     if (text && *text && strlen(text) < size_max)
@@ -191,18 +196,15 @@ static bool detector_read(struct infer_model *model, const struct source *source
     if (model->tile % 8 || model->margin % MODEL_STRIDE || 2 * model->margin >= model->tile)
         return err_set(err, ERR_INPUT, "tile %d and margin %d do not fit the strides", model->tile, model->margin);
     model->cam_side = model->tile;
-    if (cJSON_GetObjectItemCaseSensitive(part, "cam_side") &&
-        !json_whole(part, "cam_side", (struct range){32, 256}, &model->cam_side, err))
+    if (!json_whole_if(part, "cam_side", (struct range){32, 256}, &model->cam_side, err))
         return false;
     if (model->cam_side % 8 || 2 * model->margin >= model->cam_side)
         return err_set(err, ERR_INPUT, "cam_side %d does not fit the strides or the margin", model->cam_side);
-    if (cJSON_GetObjectItemCaseSensitive(part, "inner_max") &&
-        !json_whole(part, "inner_max", (struct range){0, 256}, &model->inner_max, err))
+    if (!json_whole_if(part, "inner_max", (struct range){0, 256}, &model->inner_max, err))
         return false;
     if (model->inner_max % 8)
         return err_set(err, ERR_INPUT, "inner_max %d is no multiple of 8", model->inner_max);
-    if (cJSON_GetObjectItemCaseSensitive(part, "recompute_side") &&
-        !json_whole(part, "recompute_side", (struct range){32, 256}, &model->recompute_side, err))
+    if (!json_whole_if(part, "recompute_side", (struct range){32, 256}, &model->recompute_side, err))
         return false;
     if (model->recompute_side % 8 || (model->recompute_side && 2 * model->margin >= model->recompute_side))
         return err_set(err, ERR_INPUT, "recompute_side %d does not fit the strides or the margin",
@@ -246,8 +248,7 @@ static bool candidate_check(const struct infer_model *model, struct err *err) {
 /* A model that does not say sees each crop once, as it lies. */
 static bool flips_read(const cJSON *part, uint32_t *out, struct err *err) {
     int flips = 1;
-    if (cJSON_GetObjectItemCaseSensitive(part, "flips") &&
-        !json_whole(part, "flips", (struct range){1, INFER_FLIPS_MAX}, &flips, err))
+    if (!json_whole_if(part, "flips", (struct range){1, INFER_FLIPS_MAX}, &flips, err))
         return false;
     if (flips & (flips - 1))
         return err_set(err, ERR_INPUT, "flips = %d is not 1, 2, 4 or 8", flips);

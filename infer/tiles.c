@@ -79,11 +79,15 @@ struct tiles infer_tiles_lay(const struct infer_model *model, const struct volum
     return tiles;
 }
 
+int64_t infer_tiles_first(const struct infer_model *model, double middle, int side) {
+    return TILES_LATTICE * (int64_t)rint((middle - side / 2.0 + model->margin) / TILES_LATTICE);
+}
+
 struct tiles infer_tiles_around(const struct infer_model *model, const int64_t cell_kji[3], int side) {
     struct tiles tiles = {.margin = model->margin, .would = 1};
     for (int axis = 0; axis < 3; axis++) {
-        double low = (double)(cell_kji[axis] * MODEL_STRIDE) + (MODEL_STRIDE - side) / 2.0 + model->margin;
-        tiles.first[axis] = TILES_LATTICE * (int64_t)rint(low / TILES_LATTICE);
+        double middle = (double)(cell_kji[axis] * MODEL_STRIDE) + MODEL_STRIDE / 2.0;
+        tiles.first[axis] = infer_tiles_first(model, middle, side);
         tiles.inner[axis] = side - 2 * model->margin;
         tiles.side[axis] = side;
         tiles.count[axis] = 1;

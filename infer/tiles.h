@@ -20,6 +20,8 @@ struct tiles {
 struct tiles infer_tiles_lay(const struct infer_model *model, const struct volume *iso);
 /* The cubes, for any model. */
 struct tiles infer_tiles_cubes(const struct infer_model *model, const struct volume *iso);
+/* Where the inner part of a cube of `side` voxels around the voxel `middle` begins along an axis: on the lattice. */
+int64_t infer_tiles_first(const struct infer_model *model, double middle, int side);
 /* One cube of `side` voxels with a cell of the map, k, j, i, near its middle. */
 struct tiles infer_tiles_around(const struct infer_model *model, const int64_t cell_kji[3], int side);
 size_t infer_tiles_count(const struct tiles *tiles);

@@ -146,7 +146,7 @@ def make_copy(host, nodules, shams_from, rng, nodule_count, sham_count, plain=Fa
         before = hu.copy() if plain else None
         covered = None if cover is None or is_sham else cover.copy()
         diameter, visible, shows = implant.paste(hu, spacing, host.noise, host.lung_voxels, patch, at, rng,
-                                          cover=covered)
+                                                 cover=covered)
         if plain and visible < 0.5:      # half hidden in the pleura: no fair test, take it back
             hu = before
             continue

@@ -95,7 +95,7 @@ def main():
         at = generate.place(host, "free", patch.diameter_mm, taken, rng)
         before = hu.copy()
         mm, visible, _ = implant.paste(hu, volume.spacing_mm, host.noise, host.lung_voxels, patch, at,
-                                    rng)
+                                       rng)
         if visible < 0.6:
             hu = before
             continue
