@@ -75,6 +75,8 @@ static void read_finding(const cJSON *object, struct finding *finding) {
     finding->volume_mm3 = number_of(object, "volume_mm3");
     finding->reported = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(object, "reported"));
     finding->review = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(object, "review"));
+    const char *precision = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "precision"));
+    finding->full_precision = precision && strcmp(precision, "fp32") == 0; /* absent: all of the detector was */
     read_passes(object, finding);
 }
 

@@ -78,6 +78,8 @@ bool infer_build_conv(struct builder *builder, const struct graph_node *node, in
 /* backend_cpu_winograd.c: the same in full precision by infer/winograd.h; *taken = whether it can and pays. */
 bool infer_build_conv_winograd(struct builder *builder, const struct graph_node *node, int index, bool *taken,
                                struct err *err) PULMO_MUST_USE;
+/* The layout that it reads and writes: with it around, no layout changes between the two kinds of convolution. */
+dnnl_memory_desc_t infer_winograd_layout(const struct shape *shape, int lanes);
 /* backend_cpu_low.c: the same in int8 or bf16. */
 bool infer_build_conv_low(struct builder *builder, const struct graph_node *node, int index,
                           struct err *err) PULMO_MUST_USE;

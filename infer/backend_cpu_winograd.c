@@ -35,7 +35,7 @@ static bool plan_of(const struct program *program, const struct graph_node *node
            infer_winograd_pays(out);
 }
 
-static dnnl_memory_desc_t blocked(const struct shape *shape, int lanes) {
+dnnl_memory_desc_t infer_winograd_layout(const struct shape *shape, int lanes) {
     dnnl_memory_desc_t desc = {0};
     dnnl_dims_t dims = {0};
     memcpy(dims, shape->dims, sizeof shape->dims);
@@ -96,8 +96,8 @@ bool infer_build_conv_winograd(struct builder *builder, const struct graph_node 
         (node->input_count > 2 && node->inputs[2] >= 0 && !program->graph->values[node->inputs[2]].tensor.data) ||
         !plan_of(program, node, false, &plan))
         return true;
-    dnnl_memory_desc_t in = blocked(&program->tensors[node->inputs[0]].shape, plan.lanes);
-    dnnl_memory_desc_t out = blocked(shape, plan.lanes), scratch = row(plan.scratch_bytes);
+    dnnl_memory_desc_t in = infer_winograd_layout(&program->tensors[node->inputs[0]].shape, plan.lanes);
+    dnnl_memory_desc_t out = infer_winograd_layout(shape, plan.lanes), scratch = row(plan.scratch_bytes);
     struct argument arguments[] = {{.role = DNNL_ARG_SRC},
                                    {.role = DNNL_ARG_WEIGHTS},
                                    {.role = DNNL_ARG_DST},
@@ -146,7 +146,7 @@ bool infer_winograd_backward(const struct program *program, const struct graph_n
     const struct shape *from = &program->tensors[node->outputs[0]].shape,
                        *to = &program->tensors[node->inputs[0]].shape;
     dnnl_memory_desc_t plain_in = infer_backend_plain(from), plain_out = infer_backend_plain(to);
-    dnnl_memory_desc_t in = blocked(from, plan.lanes), out = blocked(to, plan.lanes);
+    dnnl_memory_desc_t in = infer_winograd_layout(from, plan.lanes), out = infer_winograd_layout(to, plan.lanes);
     PULMO_SCOPED(pulmo_free_at) float *weights = memory_new(plan.weight_bytes, err);
     PULMO_SCOPED(pulmo_free_at) float *scratch = weights ? memory_new(plan.scratch_bytes, err) : NULL;
     PULMO_SCOPED(pulmo_free_at) float *source = scratch ? memory_new(dnnl_memory_desc_get_size(&in), err) : NULL;

@@ -47,6 +47,8 @@ static int make_fixture(void **state) {
     assert_true(file_list_make(&folder, 1, &fixture.files, &err));
     config_defaults(&fixture.config);
     assert_true(config_set(&fixture.config, "model", "models/model.json", &err));
+    /* not what an appliance on this machine has calibrated */
+    assert_true(config_set(&fixture.config, "precision", "fp32", &err));
     fixture.analysis = analyse(&fixture.engine, "2", (const char *const *)fixture.files.items, fixture.files.count);
     return 0;
 }

@@ -247,7 +247,8 @@ static void which_back_end_ran_and_why(void **state) {
     bool card = strcmp(text_of(document, "backend"), "cuda") == 0;
     const char *reason = text_of(document, "backend_reason");
     assert_int_equal(card, *reason == '\0');
-    assert_string_equal(text_of(document, "precision"), card ? "fp16" : "fp32");
+    /* fp32, or mixed where an appliance of this machine has calibrated */
+    assert_int_equal(strcmp(text_of(document, "precision"), "fp16") == 0, card);
     assert_true(holds(&sr, text_of(document, "backend_detail")));
     assert_true(card || holds(&sr, reason));
     assert_int_equal(cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(document, "backend_stands_in")), !card);

@@ -101,23 +101,41 @@ static void the_configuration_takes_what_was_kept(void **state) {
     assert_string_equal(precision_opened(fixture, "fp32"), "fp32");
 }
 
-/* What a result says of its plan opens the same plan again: what `pulmo replay` does. */
+/* Everything that can in int8, whether it pays here or not. */
+static struct infer_precision int8_plan(const struct fixture *fixture) {
+    struct infer_precision plan = fixture->made.plan;
+    for (size_t layer = 0; plan.layers[layer]; layer++)
+        plan.layers[layer] = plan.ranges[layer] > 0 ? 'i' : 'f';
+    return plan;
+}
+
+/* What a result says of its plan opens the same plan again: what `pulmo replay` does. What it says of each finding's
+ * precision is read back too. */
 static void a_result_pins_its_plan(void **state) {
     struct fixture *fixture = *state;
-    const struct infer_precision *plan = &fixture->made.plan;
+    const struct infer_precision plan = int8_plan(fixture);
     PULMO_SCOPED(bytes_free) struct bytes document = {0};
     PULMO_SCOPED(analysis_free) struct analysis analysis = {.run = {.passes = 1}};
+    PULMO_SCOPED(findings_free) struct findings read = {0};
+    struct analysis_run run;
     struct finding_origin origin;
     struct config config = fixture->config;
     struct engine engine;
     struct err err = {0};
     if (!config_set(&config, "precision", "fp32", &err) || !engine_open(&config, &engine, &err) ||
-        !engine_set_precision(&engine, &config, plan, &err) ||
-        !analysis_json(&analysis, &engine, "a test", &document, &err) || !finding_json_origin(&document, &origin, &err))
+        !engine_set_precision(&engine, &config, &plan, &err) ||
+        !(analysis.findings.items = pulmo_alloc(2, sizeof *analysis.findings.items, &err)))
         fail_msg("%s", err.text);
-    assert_string_equal(origin.precision, engine_precision(&engine));
-    if (infer_session_precision(engine.session))
-        assert_memory_equal(&origin.plan, infer_session_precision(engine.session), sizeof origin.plan);
+    analysis.findings.count = 2;
+    analysis.findings.items[1].full_precision = true;
+    if (!analysis_json(&analysis, &engine, "a test", &document, &err) ||
+        !finding_json_origin(&document, &origin, &err) || !finding_json_read(&document, &read, &run, &err))
+        fail_msg("%s", err.text);
+    assert_string_equal(origin.precision, "mixed");
+    assert_memory_equal(&origin.plan, infer_session_precision(engine.session), sizeof origin.plan);
+    assert_int_equal(origin.findings_full, 1);
+    assert_false(read.items[0].full_precision);
+    assert_true(read.items[1].full_precision);
     engine_close(&engine);
 }
 
