@@ -210,15 +210,21 @@ const struct graph_node *infer_program_step_node(const struct program *program, 
     return node->name ? node : NULL;
 }
 
-bool infer_program_step_convolves(const struct program *program, int step) {
+int64_t infer_program_step_convolves(const struct program *program, int index) {
+    const struct step *step = &program->steps[index];
     const_dnnl_primitive_desc_t desc = NULL;
     dnnl_primitive_kind_t kind = dnnl_undefined_primitive;
-    if (program->steps[step].winograd)
-        return true;
-    return program->steps[step].primitive &&
-           dnnl_primitive_get_primitive_desc(program->steps[step].primitive, &desc) == dnnl_success &&
-           dnnl_primitive_desc_query(desc, dnnl_query_primitive_kind, 0, &kind) == dnnl_success &&
-           kind == dnnl_convolution;
+    if (step->winograd)
+        return infer_shape_count(&program->tensors[step->node->outputs[0]].shape);
+    if (!step->primitive || dnnl_primitive_get_primitive_desc(step->primitive, &desc) != dnnl_success ||
+        dnnl_primitive_desc_query(desc, dnnl_query_primitive_kind, 0, &kind) != dnnl_success ||
+        kind != dnnl_convolution)
+        return 0;
+    const dnnl_memory_desc_t *out = dnnl_primitive_desc_query_md(desc, dnnl_query_dst_md, 0);
+    int64_t count = 1;
+    for (int axis = 0; axis < out->ndims; axis++)
+        count *= out->dims[axis];
+    return count;
 }
 
 const struct program_figures *infer_program_figures(const struct program *program) {
@@ -264,7 +270,7 @@ void infer_runner_free_at(struct runner **runner) {
 static void *region_data(const struct runner *runner, const struct region *region) {
     void *data = NULL;
     if (region->buffer >= 0)
-        return runner->arena + runner->program->buffers[region->buffer].offset;
+        return runner->arena + runner->program->buffers[region->buffer].offset + region->offset;
     memcpy(&data, &region->fixed, sizeof data); /* weights, which oneDNN only reads */
     return data;
 }

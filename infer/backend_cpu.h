@@ -7,9 +7,11 @@
 #include "infer/program.h"
 #include "infer/winograd.h"
 
-/* A tensor as oneDNN sees it: a layout, and bytes in the arena (buffer >= 0) or elsewhere (fixed). */
+/* A tensor as oneDNN sees it: a layout, and bytes in the arena (buffer >= 0, from `offset` in it) or elsewhere
+ * (fixed). */
 struct region {
     int buffer;
+    size_t offset;
     const void *fixed;
     dnnl_memory_desc_t desc;
 };

@@ -137,9 +137,8 @@ const dnnl_memory_desc_t *infer_draft_layout(const struct draft *draft, dnnl_que
 
 /* ---- layouts --------------------------------------------------------------------------------------------- */
 
-/* factor: of every element, between two types that count in different steps. */
-static bool reorder_add(struct builder *builder, const struct region *from, const struct region *to, float factor,
-                        const struct graph_node *node, struct err *err) {
+bool infer_region_convert(struct builder *builder, const struct region *from, const struct region *to, float factor,
+                          const struct graph_node *node, const struct region *checked, struct err *err) {
     PULMO_SCOPED(infer_draft_clear) struct draft draft = {0};
     dnnl_engine_t engine = builder->program->engine;
     if (!infer_draft_begin(&draft, err) ||
@@ -153,7 +152,13 @@ static bool reorder_add(struct builder *builder, const struct region *from, cons
     infer_draft_argument(&draft, DNNL_ARG_TO, to);
     builder->program->figures.reorders++;
     builder->program->figures.primitives--;
-    return infer_draft_finish(builder, &draft, node, to->desc.data_type == dnnl_u8 ? to : NULL, err);
+    return infer_draft_finish(builder, &draft, node, checked, err);
+}
+
+/* The same; what may have been cut off at the end of its range is counted. */
+static bool reorder_add(struct builder *builder, const struct region *from, const struct region *to, float factor,
+                        const struct graph_node *node, struct err *err) {
+    return infer_region_convert(builder, from, to, factor, node, to->desc.data_type == dnnl_u8 ? to : NULL, err);
 }
 
 bool infer_value_copy(struct builder *builder, int value, const struct region *to, const struct graph_node *node,
@@ -717,8 +722,8 @@ static bool program_build(struct program *program, const struct shape *inputs, c
         .program = program, .like = options->like, .plan = options->plan, .plain = plain, .last_use = last_use};
     program->tensors = pulmo_alloc(values, sizeof *program->tensors, err);
     program->regions = pulmo_alloc(values, sizeof *program->regions, err);
-    /* weights and bias of a node */
-    program->weights = pulmo_alloc(2 * (size_t)graph->node_count, sizeof *program->weights, err);
+    /* weights and bias of a node; slabs may want their weights in one layout at each end and in one between */
+    program->weights = pulmo_alloc(4 * (size_t)graph->node_count, sizeof *program->weights, err);
     if (!plain || !last_use || !program->tensors || !program->regions || !program->weights ||
         !infer_backend_ok(dnnl_engine_create(&program->engine, dnnl_cpu, 0), "a CPU engine", err) ||
         !infer_graph_shapes(graph, inputs, program->tensors, err) || !low_allocate(&builder, err))

@@ -49,6 +49,10 @@ bool infer_region_new(struct builder *builder, const dnnl_memory_desc_t *desc, s
 /* The value in that layout and type: where it lies, or a reordered copy made by a step before the node's own. */
 bool infer_value_in_layout(struct builder *builder, int value, const dnnl_memory_desc_t *desc,
                            const struct graph_node *node, struct region *out, struct err *err) PULMO_MUST_USE;
+/* A step that brings `from` into the layout and type of `to`. factor: of every element, between two types that count in
+ * different steps; checked: as infer_draft_finish. */
+bool infer_region_convert(struct builder *builder, const struct region *from, const struct region *to, float factor,
+                          const struct graph_node *node, const struct region *checked, struct err *err) PULMO_MUST_USE;
 /* The value copied to `to`, in its layout and type. */
 bool infer_value_copy(struct builder *builder, int value, const struct region *to, const struct graph_node *node,
                       struct err *err) PULMO_MUST_USE;
@@ -75,6 +79,9 @@ bool infer_tensor_pack(struct builder *builder, const struct tensor *tensor, con
 /* backend_cpu_conv.c: the precision of the plan. */
 bool infer_build_conv(struct builder *builder, const struct graph_node *node, int index,
                       struct err *err) PULMO_MUST_USE;
+/* backend_cpu_slabs.c: one in full precision for int8 layers behind it; *taken = whether it is such a one. */
+bool infer_build_conv_slabs(struct builder *builder, const struct graph_node *node, bool *taken,
+                            struct err *err) PULMO_MUST_USE;
 /* backend_cpu_winograd.c: the same in full precision by infer/winograd.h; *taken = whether it can and pays. */
 bool infer_build_conv_winograd(struct builder *builder, const struct graph_node *node, int index, bool *taken,
                                struct err *err) PULMO_MUST_USE;

@@ -96,6 +96,8 @@ bool infer_build_conv(struct builder *builder, const struct graph_node *node, in
     if (builder->plan && builder->plan->layers[builder->layer[index]] != PRECISION_FP32)
         return infer_build_conv_low(builder, node, index, err);
     bool taken = false;
+    if (!infer_build_conv_slabs(builder, node, &taken, err) || taken)
+        return taken;
     if (!infer_build_conv_winograd(builder, node, index, &taken, err) || taken)
         return taken;
     bool in_place = infer_residual_in_place(builder, node, index) && is_float(program, node->residual);

@@ -2,7 +2,8 @@
  *
  * 1. fp32 on every tile, with all activations kept: their ranges, and the outputs that the others are compared with.
  * 2. The network in fp32 and, as far as it can, in each precision that is offered, by turns on the same tiles: the time
- *    of each layer with the conversions that it needs. Each layer takes its fastest.
+ *    of each layer with the conversions that it needs. Each layer takes its fastest; where the network as a whole is
+ *    faster in one precision, for there is nothing to convert between its layers, that is taken.
  * 3. Layers go back to fp32, the one that errs most by itself first, until the whole errs by no more than allowed.
  * 4. What is left against fp32, by turns: is it worth it? */
 #include <math.h>
@@ -295,6 +296,33 @@ static void fastest_take(struct calibration *calibration, const struct infer_pre
     }
 }
 
+static bool timed_run(const struct calibration *calibration, size_t tile, struct runner *runner, double *least,
+                      struct err *err) {
+    tile_load(calibration, tile, runner);
+    double start = processor_s();
+    if (!infer_runner_run(runner, NULL, err))
+        return false;
+    double took = processor_s() - start;
+    *least = *least > 0 && *least < took ? *least : took;
+    return true;
+}
+
+/* By turns on the same tiles, the least time of each; NULL = none. */
+static bool runners_race(const struct calibration *calibration, struct runner *const *runners, int count, double *out_s,
+                         struct err *err) {
+    size_t tiles = calibration->tile_count < TIMED_TILES ? calibration->tile_count : TIMED_TILES;
+    memset(out_s, 0, (size_t)count * sizeof *out_s);
+    for (size_t tile = 0; tile < tiles; tile++) {
+        double least[TRIALS] = {0};
+        for (int turn = 0; turn < ROUNDS * count; turn++)
+            if (runners[turn % count] && !timed_run(calibration, tile, runners[turn % count], &least[turn % count], err))
+                return false;
+        for (int n = 0; n < count; n++)
+            out_s[n] += least[n];
+    }
+    return true;
+}
+
 struct trials { /* NULL = not offered */
     struct program *programs[TRIALS];
     struct runner *runners[TRIALS];
@@ -305,6 +333,25 @@ static void trials_clear(struct trials *trials) {
         infer_runner_free(trials->runners[trial]);
         infer_program_free(trials->programs[trial]);
     }
+}
+
+/* The mixture of each layer's fastest, or one precision throughout. */
+static bool whole_choose(struct calibration *calibration, const struct infer_precision plans[TRIALS],
+                         const struct trials *trials, struct err *err) {
+    PULMO_SCOPED(infer_program_free_at)
+    struct program *mixture =
+        infer_program_new_mixed(calibration->model->detector, &calibration->tile, &calibration->plan, err);
+    PULMO_SCOPED(infer_runner_free_at) struct runner *first = mixture ? infer_runner_new(mixture, err) : NULL;
+    struct runner *const runners[TRIALS] = {first, trials->runners[TRIAL_BF16], trials->runners[TRIAL_INT8]};
+    double took_s[TRIALS];
+    int best = 0;
+    if (!first || !runners_race(calibration, runners, TRIALS, took_s, err))
+        return false;
+    for (int trial = 1; trial < TRIALS; trial++)
+        best = runners[trial] && took_s[trial] < took_s[best] ? trial : best;
+    if (best > 0)
+        calibration->plan = plans[best];
+    return true;
 }
 
 /* Fills the plan's layers. A precision for which the back-end cannot build the network is not offered. */
@@ -326,18 +373,7 @@ static bool layers_choose(struct calibration *calibration, struct err *err) {
     if (!layers_time(calibration, trials.runners, &times, err))
         return false;
     fastest_take(calibration, plans, &times);
-    return true;
-}
-
-static bool timed_run(const struct calibration *calibration, size_t tile, struct runner *runner, double *least,
-                      struct err *err) {
-    tile_load(calibration, tile, runner);
-    double start = processor_s();
-    if (!infer_runner_run(runner, NULL, err))
-        return false;
-    double took = processor_s() - start;
-    *least = *least > 0 && *least < took ? *least : took;
-    return true;
+    return whole_choose(calibration, plans, &trials, err);
 }
 
 /* fp32 and the plan by turns, the least time of each tile; fills gain and memory. */
@@ -349,21 +385,11 @@ static bool plan_weigh(const struct calibration *calibration, struct infer_calib
     struct program *mixed = full ? infer_program_new_mixed(graph, &calibration->tile, &calibration->plan, err) : NULL;
     PULMO_SCOPED(infer_runner_free_at) struct runner *one = mixed ? infer_runner_new(full, err) : NULL;
     PULMO_SCOPED(infer_runner_free_at) struct runner *two = one ? infer_runner_new(mixed, err) : NULL;
-    size_t tiles = calibration->tile_count < TIMED_TILES ? calibration->tile_count : TIMED_TILES;
-    double full_s = 0, mixed_s = 0;
-    if (!two)
+    double took_s[2];
+    if (!two || !runners_race(calibration, (struct runner *const[2]){one, two}, 2, took_s, err))
         return false;
-    for (size_t tile = 0; tile < tiles; tile++) {
-        double least[2] = {0};
-        for (int round = 0; round < ROUNDS; round++)
-            if (!timed_run(calibration, tile, one, &least[0], err) ||
-                !timed_run(calibration, tile, two, &least[1], err))
-                return false;
-        full_s += least[0];
-        mixed_s += least[1];
-    }
     const struct program_figures *figures = infer_program_figures(mixed), *before = infer_program_figures(full);
-    out->gain = full_s / mixed_s;
+    out->gain = took_s[0] / took_s[1];
     out->arena_bytes = figures->memory.arena;
     out->weight_bytes = figures->weight_bytes;
     out->fp32_arena_bytes = before->memory.arena;

@@ -68,13 +68,14 @@ void infer_detector_step(const struct infer_session *session, int step, struct i
     *out = (struct infer_step_figures){.layer = node ? node->name : "output",
                                        .operation = node ? node->operation->name : "layout"};
     /* A reorder before a layer or a sum behind it is a further step of the same node. */
-    if (!node || !infer_program_step_convolves(program, step))
+    int64_t count = node ? infer_program_step_convolves(program, step) : 0;
+    if (count == 0)
         return;
     const struct shape *weights = infer_program_shape(program, node->inputs[1]);
     const struct shape *input = infer_program_shape(program, node->inputs[0]);
     const struct shape *output = infer_program_shape(program, node->outputs[0]);
     /* Two for each weight and each place of the output. */
-    out->operations = 2.0 * (double)infer_shape_count(output) * (double)(infer_shape_count(weights) / weights->dims[0]);
+    out->operations = 2.0 * (double)count * (double)(infer_shape_count(weights) / weights->dims[0]);
     out->large = weights->rank == 5 && weights->dims[2] * weights->dims[3] * weights->dims[4] == 27 &&
                  input->dims[2] == output->dims[2];
 }

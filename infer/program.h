@@ -50,8 +50,8 @@ bool infer_runner_time(struct runner *runner, const struct dropout_keys *dropout
 int infer_program_steps(const struct program *program);
 /* The node that step n computes, or a part of it; NULL where it brings an output into its layout. */
 const struct graph_node *infer_program_step_node(const struct program *program, int step);
-bool infer_program_step_convolves(const struct program *program,
-                                  int step); /* not a reorder or a sum of a convolution */
+/* Elements of a convolution's result that the step computes; 0 where it is none, but a reorder or a sum of one. */
+int64_t infer_program_step_convolves(const struct program *program, int step);
 /* Of the last run: the greatest share of elements of one int8 activation that stand at the end of its range, where they
  * may have been cut off. 0 in full precision. */
 double infer_runner_saturated(const struct runner *runner);

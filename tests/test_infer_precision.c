@@ -164,6 +164,43 @@ static void int8_layers_agree_with_fp32_in_any_mixture(void **state) {
     assert_true(worst > 0 && worst < 0.1);
 }
 
+/* The first layer, in fp32, is made a few slices at a time where int8 layers alone read it: the same bytes as when its
+ * whole result is kept, in less than half of the memory of fp32. */
+static void slabs_do_not_show(void **state) {
+    const struct fixture *fixture = *state;
+    const struct graph *graph = fixture->model->detector;
+    const struct shape tile = {.rank = 5, .dims = {1, 1, 88, 64, 128}}; /* the last slab is thinner */
+    const size_t cells = (size_t)(88 * 64 * 128 / 64);
+    struct err err = {0};
+    if (!int8_offered())
+        skip();
+    struct program *slabs = infer_program_new_mixed(graph, &tile, &fixture->plan, &err);
+    struct program *whole = slabs ? infer_program_new_like(slabs, &tile, true, &fixture->plan, &err) : NULL;
+    struct program *full = whole ? infer_program_new(graph, &tile, false, &err) : NULL;
+    struct runner *runners[2] = {full ? infer_runner_new(slabs, &err) : NULL,
+                                 full ? infer_runner_new(whole, &err) : NULL};
+    if (!runners[0] || !runners[1])
+        fail_msg("%s", err.text);
+    assert_true(infer_program_steps(slabs) > infer_program_steps(whole));
+    assert_true(2 * infer_program_figures(slabs)->memory.arena < infer_program_figures(full)->memory.arena);
+    for (int n = 0; n < 2; n++) {
+        infer_frame_cut_box(fixture->volume, (const int64_t[3]){10, 16, 4}, tile.dims + 2,
+                            infer_runner_input(runners[n], 0));
+        if (!infer_runner_run(runners[n], NULL, &err))
+            fail_msg("%s", err.text);
+    }
+    for (int channel = 0; channel < MAP_CHANNELS; channel++)
+        assert_memory_equal(infer_map_channel(fixture->model, runners[0], channel, (int64_t)cells),
+                            infer_map_channel(fixture->model, runners[1], channel, (int64_t)cells),
+                            cells * sizeof(float));
+    assert_true(infer_runner_saturated(runners[0]) == infer_runner_saturated(runners[1]));
+    for (int n = 0; n < 2; n++)
+        infer_runner_free(runners[n]);
+    infer_program_free(whole);
+    infer_program_free(slabs);
+    infer_program_free(full);
+}
+
 static void a_plan_of_fp32_is_fp32(void **state) {
     struct fixture *fixture = *state;
     float full[SIDE * SIDE * SIDE / 64], planned[SIDE * SIDE * SIDE / 64];
@@ -384,6 +421,7 @@ static void devices_of_another_precision_do_not_join(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_plan_of_fp32_is_fp32),
+        cmocka_unit_test(slabs_do_not_show),
         cmocka_unit_test(int8_layers_agree_with_fp32_in_any_mixture),
         cmocka_unit_test(a_plan_that_does_not_fit_is_refused),
         cmocka_unit_test(the_narrow_weights_cannot_saturate),
