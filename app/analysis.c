@@ -253,6 +253,8 @@ static bool detect_and_estimate(struct engine *engine, struct analysis *out, str
                                         .operating_point = out->run.operating_point};
     if (!uncertainty_estimate(engine->session, out->iso, &config, &out->findings, err))
         return false;
+    if (analysis_recomputed(&out->findings))
+        infer_session_recompute_figures(engine->session, &out->again);
     lap(mark, &out->timings.uncertainty, &out->processor.uncertainty);
     return true;
 }

@@ -61,6 +61,7 @@ struct analysis {
     size_t input_count;
     struct analysis_timings_ms timings, processor; /* by the clock; processor time of all threads */
     struct infer_detect_figures detection;         /* zero when refused */
+    struct infer_recompute_figures again;          /* zeros = nothing was computed again in fp32 */
 };
 /* Analyses the files of one study. A refused study is success with refusals. Caller closes with analysis_free, also
  * after a failure. */

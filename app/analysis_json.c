@@ -165,7 +165,9 @@ static void add_cost(cJSON *document, const struct analysis *analysis) {
 }
 
 /* What the detection cost, and which devices took part. */
-static void add_work(cJSON *document, const struct infer_detect_figures *figures, const struct engine *engine) {
+static void add_work(cJSON *document, const struct analysis *analysis, const struct engine *engine) {
+    const struct infer_detect_figures *figures = &analysis->detection;
+    const struct infer_recompute_figures *again = &analysis->again;
     cJSON *work = cJSON_AddObjectToObject(document, "work");
     cJSON_AddNumberToObject(work, "tiles", (double)figures->tiles);
     cJSON_AddNumberToObject(work, "tiles_run", (double)figures->tiles_run);
@@ -175,6 +177,10 @@ static void add_work(cJSON *document, const struct infer_detect_figures *figures
     if (figures->wall_ns)
         cJSON_AddNumberToObject(work, "busy_share",
                                 (double)figures->busy_ns / ((double)figures->wall_ns * figures->lanes));
+    if (again->wall_ns) { /* a part of timings_ms.uncertainty */
+        cJSON_AddNumberToObject(work, "recompute_ms", (double)again->wall_ns / 1e6);
+        cJSON_AddNumberToObject(work, "recompute_processor_ms", (double)again->busy_ns / 1e6);
+    }
     cJSON_AddNumberToObject(work, "devices", infer_session_devices(engine->session));
     cJSON *dropped = cJSON_AddArrayToObject(work, "devices_dropped");
     for (unsigned device = 0; device < infer_session_devices(engine->session); device++) {
@@ -213,7 +219,7 @@ bool analysis_json(const struct analysis *analysis, const struct engine *engine,
     add_precision(document, analysis, engine);
     add_run(document, analysis, engine);
     add_cost(document, analysis);
-    add_work(document, &analysis->detection, engine);
+    add_work(document, analysis, engine);
     cJSON *findings = cJSON_AddArrayToObject(document, "findings");
     for (size_t index = 0; !failure && !analysis->refusals.count && index < analysis->findings.count; index++)
         cJSON_AddItemToArray(

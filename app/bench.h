@@ -9,7 +9,7 @@
 
 /* As commands of the tool; argv[0] = the part's name. */
 extern const struct command bench_attention, bench_devices, bench_dropout, bench_engine, bench_ingest, bench_plan,
-    bench_study;
+    bench_precision, bench_study;
 
 enum bench_receiver { BENCH_PULMO, BENCH_ORTHANC, BENCH_STORESCP, BENCH_RECEIVERS };
 

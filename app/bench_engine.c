@@ -216,13 +216,11 @@ static bool report(const struct bench *bench, bool json, struct err *err) {
 }
 
 static int run(int argc, char **argv) {
-    const char *tiles = "2", *rounds = "5", *model = "", *threads = "0";
+    const char *tiles = "2", *rounds = "5", *model = "", *threads = "0", *precision = "fp32";
     bool json = false;
-    const struct command_option options[] = {{"--tiles", &tiles, NULL},
-                                             {"--rounds", &rounds, NULL},
-                                             {"--model", &model, NULL},
-                                             {"--threads", &threads, NULL},
-                                             {"--json", NULL, &json}};
+    const struct command_option options[] = {{"--tiles", &tiles, NULL},         {"--rounds", &rounds, NULL},
+                                             {"--model", &model, NULL},         {"--threads", &threads, NULL},
+                                             {"--precision", &precision, NULL}, {"--json", NULL, &json}};
     struct err err = {0};
     struct config config;
     config_defaults(&config);
@@ -234,12 +232,12 @@ static int run(int argc, char **argv) {
         !command_integer(rounds, 1, BENCH_ROUNDS_MAX, &bench->rounds))
         return command_usage(&bench_engine);
     if ((*model && !config_set(&config, "model", model, &err)) || !config_set(&config, "threads", threads, &err) ||
-        !config_set(&config, "backend", "cpu", &err) || !engine_open(&config, &bench->engine, &err) ||
-        !measure(bench, &err) || !report(bench, json, &err))
+        !config_set(&config, "backend", "cpu", &err) || !config_set(&config, "precision", precision, &err) ||
+        !engine_open(&config, &bench->engine, &err) || !measure(bench, &err) || !report(bench, json, &err))
         return command_fail(&bench_engine, &err);
     return EXIT_DONE;
 }
 
 const struct command bench_engine = {
-    "engine", "bench engine [--tiles N] [--rounds N] [--threads N] [--model FILE] [--json]",
+    "engine", "bench engine [--tiles N] [--rounds N] [--threads N] [--precision fp32|auto] [--model FILE] [--json]",
     "the detector on tiles: share of what a matrix product reaches, layer by layer", run};

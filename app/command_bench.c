@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct command *const parts[] = {&bench_attention, &bench_devices, &bench_dropout, &bench_engine,
-                                              &bench_ingest,    &bench_plan,    &bench_study};
+static const struct command *const parts[] = {&bench_attention, &bench_devices, &bench_dropout,   &bench_engine,
+                                              &bench_ingest,    &bench_plan,    &bench_precision, &bench_study};
 #define PART_COUNT (sizeof parts / sizeof *parts)
 
 static int run(int argc, char **argv) {

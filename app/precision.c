@@ -159,8 +159,7 @@ static void phantom_clear(struct phantom *phantom) {
     phantom_free(phantom);
 }
 
-/* The same chest everywhere, as the detector is given it. */
-static struct volume *chest_make(struct err *err) {
+struct volume *precision_chest(struct err *err) {
     static const struct phantom_config chest = {.seed = 1, .nodules = 12, .spacing_mm = 2.5};
     PULMO_SCOPED(phantom_clear) struct phantom phantom = {0};
     if (!phantom_make(&chest, &phantom, err))
@@ -178,7 +177,7 @@ bool precision_calibrate(const struct config *config, const struct infer_model *
                          struct err *err) {
     char path[4096];
     struct infer_calibration made;
-    PULMO_SCOPED(volume_free_at) struct volume *chest = chest_make(err);
+    PULMO_SCOPED(volume_free_at) struct volume *chest = precision_chest(err);
     if (!chest || !infer_calibrate(model, chest, &made, err) || !kept_path(config, model, path, err) ||
         !keep(path, model, &made, err))
         return err_within(err, "calibration");

@@ -15,6 +15,8 @@ bool precision_configured(const struct config *config, const struct infer_model 
 /* Calibrates on the phantom and keeps the result in the data folder. A minute or two of one processor. */
 bool precision_calibrate(const struct config *config, const struct infer_model *model, struct infer_calibration *out,
                          struct err *err) PULMO_MUST_USE;
+/* The chest that it looks at, as the detector is given it: the phantom, the same everywhere. */
+struct volume *precision_chest(struct err *err);
 /* What was kept; ERR_NOT_FOUND when nothing was for this processor, library and model. */
 bool precision_kept(const struct config *config, const struct infer_model *model, struct infer_calibration *out,
                     struct err *err) PULMO_MUST_USE;

@@ -10,7 +10,7 @@ for script in bench/*.bench.mjs; do
     node "$script" || status=1
 done
 # The parts of the tool itself.
-for part in plan engine attention dropout "study --sweep" devices; do
+for part in plan engine precision attention dropout "study --sweep" devices; do
     name=${part%% *}
     case " $* " in "  " | *" $name "*) ;; *) continue ;; esac
     printf '\npulmo bench %s\n' "$part"

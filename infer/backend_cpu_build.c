@@ -709,6 +709,7 @@ struct program_options {
     bool keep;
     const struct program *like;         /* NULL = none */
     const struct infer_precision *plan; /* NULL = fp32 */
+    bool in_order;                      /* no minimal filtering */
 };
 
 static bool program_build(struct program *program, const struct shape *inputs, const struct program_options *options,
@@ -718,8 +719,12 @@ static bool program_build(struct program *program, const struct shape *inputs, c
     PULMO_SCOPED(pulmo_free_at) int *plain = pulmo_alloc(values, sizeof *plain, err);
     PULMO_SCOPED(pulmo_free_at) int *last_use = pulmo_alloc(values, sizeof *last_use, err);
     PULMO_SCOPED(low_clear)
-    struct builder builder = {
-        .program = program, .like = options->like, .plan = options->plan, .plain = plain, .last_use = last_use};
+    struct builder builder = {.program = program,
+                              .like = options->like,
+                              .plan = options->plan,
+                              .plain = plain,
+                              .last_use = last_use,
+                              .in_order = options->in_order};
     program->tensors = pulmo_alloc(values, sizeof *program->tensors, err);
     program->regions = pulmo_alloc(values, sizeof *program->regions, err);
     /* weights and bias of a node; slabs may want their weights in one layout at each end and in one between */
@@ -756,6 +761,10 @@ static struct program *program_new(const struct graph *graph, const struct shape
 
 struct program *infer_program_new(const struct graph *graph, const struct shape *inputs, bool keep, struct err *err) {
     return program_new(graph, inputs, &(struct program_options){.keep = keep}, err);
+}
+
+struct program *infer_program_new_in_order(const struct graph *graph, const struct shape *inputs, struct err *err) {
+    return program_new(graph, inputs, &(struct program_options){.in_order = true}, err);
 }
 
 struct program *infer_program_new_like(const struct program *like, const struct shape *inputs, bool keep,

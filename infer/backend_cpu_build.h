@@ -12,6 +12,7 @@ struct builder {
     struct program *program;
     const struct program *like;         /* whose packed weights are used where they fit; NULL = none */
     const struct infer_precision *plan; /* NULL = fp32 everywhere; what follows it is unused then */
+    bool in_order;                      /* convolutions by the library alone */
     int *plain;                         /* [value_count] buffer of a plain copy, -1 = none */
     int *last_use; /* [value_count] node that reads the value last, through aliases too; STEP_NEVER = an output */
     int *layer;    /* [node_count] of a convolution */

@@ -20,9 +20,9 @@ bool infer_residual_in_place(const struct builder *builder, const struct graph_n
 
 /* What oneDNN likes, but in the blocks of infer/winograd.h where channels fill them: left to itself, it takes channels
  * last on AVX-512, and every change of layout costs more than what it gains. */
-static dnnl_memory_desc_t activation_layout(const struct program *program, int value) {
-    const struct shape *shape = &program->tensors[value].shape;
-    int lanes = infer_winograd_lanes(infer_backend_instruction_set());
+static dnnl_memory_desc_t activation_layout(const struct builder *builder, int value) {
+    const struct shape *shape = &builder->program->tensors[value].shape;
+    int lanes = builder->in_order ? 0 : infer_winograd_lanes(infer_backend_instruction_set());
     bool blocks = lanes && shape->rank == 5 && shape->dims[1] % WINOGRAD_CHANNELS == 0;
     return blocks ? infer_winograd_layout(shape, lanes) : infer_backend_any(shape);
 }
@@ -30,10 +30,10 @@ static dnnl_memory_desc_t activation_layout(const struct program *program, int v
 static bool conv_describe(struct builder *builder, struct draft *draft, const struct graph_node *node, bool in_place,
                           struct err *err) {
     const struct program *program = builder->program;
-    dnnl_memory_desc_t input = activation_layout(program, node->inputs[0]);
+    dnnl_memory_desc_t input = activation_layout(builder, node->inputs[0]);
     dnnl_memory_desc_t weights = infer_backend_any(&program->tensors[node->inputs[1]].shape);
     dnnl_memory_desc_t output =
-        in_place ? program->regions[node->residual].desc : activation_layout(program, node->outputs[0]);
+        in_place ? program->regions[node->residual].desc : activation_layout(builder, node->outputs[0]);
     bool biased = node->input_count > 2 && node->inputs[2] >= 0;
     dnnl_memory_desc_t bias = {0};
     if (biased)

@@ -131,8 +131,8 @@ static bool slab_operands(struct builder *builder, struct slabs *slabs, struct d
 }
 
 /* The slab as floats, in `piece`. */
-static bool slab_convolve(struct builder *builder, struct slabs *slabs, const struct slab *slab,
-                          struct region *piece, struct err *err) {
+static bool slab_convolve(struct builder *builder, struct slabs *slabs, const struct slab *slab, struct region *piece,
+                          struct err *err) {
     PULMO_SCOPED(infer_draft_clear) struct draft draft = {0};
     const struct shape in = slices_of(slabs->in, slab->in_count);
     struct region source = builder->program->regions[slabs->node->inputs[0]];
@@ -147,11 +147,11 @@ static bool slab_convolve(struct builder *builder, struct slabs *slabs, const st
     piece->desc = *infer_draft_layout(&draft, dnnl_query_dst_md);
     infer_draft_argument(&draft, DNNL_ARG_SRC, &source);
     infer_draft_argument(&draft, DNNL_ARG_DST, piece);
-    return slab_operands(builder, slabs, &draft, err) &&
-           infer_draft_finish(builder, &draft, slabs->node, piece, err);
+    return slab_operands(builder, slabs, &draft, err) && infer_draft_finish(builder, &draft, slabs->node, piece, err);
 }
 
-/* ---- the whole ---------------------------------------------------------------------------------------------------- */
+/* ---- the whole ----------------------------------------------------------------------------------------------------
+ */
 
 static bool slabs_begin(struct builder *builder, const struct graph_node *node, struct slabs *out, struct err *err) {
     struct program *program = builder->program;

@@ -92,7 +92,8 @@ bool infer_build_conv_winograd(struct builder *builder, const struct graph_node 
     struct winograd plan;
     const struct shape *shape = &program->tensors[node->outputs[0]].shape;
     *taken = false;
-    if ((node->residual >= 0 && !infer_shape_equal(&program->tensors[node->residual].shape, shape)) ||
+    if (builder->in_order ||
+        (node->residual >= 0 && !infer_shape_equal(&program->tensors[node->residual].shape, shape)) ||
         (node->input_count > 2 && node->inputs[2] >= 0 && !program->graph->values[node->inputs[2]].tensor.data) ||
         !plan_of(program, node, false, &plan))
         return true;

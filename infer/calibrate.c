@@ -9,11 +9,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "infer/calibrate.h"
+#include "infer/measure.h"
 #include "infer/operators.h"
-#include "infer/precision.h"
-#include "infer/session.h"
 
 #define TILES_MAX 8        /* spread evenly over those that are not empty */
 #define TIMED_TILES 3      /* of these, for times */
@@ -28,19 +27,7 @@
 enum { TRIAL_FP32 = 0, TRIAL_BF16, TRIAL_INT8, TRIALS };
 static const char letters[TRIALS] = {PRECISION_FP32, PRECISION_BF16, PRECISION_INT8};
 
-struct calibration {
-    const struct infer_model *model;
-    const struct volume *iso;
-    struct shape tile;
-    int64_t (*starts)[3]; /* [tile_count] i, j, k */
-    size_t tile_count;
-    int layers;
-    bool int8_possible[INFER_LAYERS_MAX];
-    float *outputs; /* [tile][MAP_CHANNELS][cells] in fp32 */
-    struct infer_precision plan;
-};
-
-static void calibration_clear(struct calibration *calibration) {
+void infer_calibration_clear(struct calibration *calibration) {
     free(calibration->starts);
     free(calibration->outputs);
 }
@@ -48,13 +35,6 @@ static void calibration_clear(struct calibration *calibration) {
 static int64_t tile_cells(const struct calibration *calibration) {
     int64_t side = calibration->model->tile / MODEL_STRIDE;
     return side * side * side;
-}
-
-/* Of this thread: what else runs on the machine shows less in it. */
-static double processor_s(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
 static bool tile_load(const struct calibration *calibration, size_t tile, struct runner *runner) {
@@ -187,20 +167,25 @@ static double tile_error(const struct calibration *calibration, size_t tile, con
     return worst;
 }
 
-static bool plan_error(const struct calibration *calibration, const struct infer_precision *plan, double *out,
-                       struct err *err) {
-    PULMO_SCOPED(infer_program_free_at)
-    struct program *program = infer_program_new_mixed(calibration->model->detector, &calibration->tile, plan, err);
-    PULMO_SCOPED(infer_runner_free_at) struct runner *runner = program ? infer_runner_new(program, err) : NULL;
+bool infer_calibration_error(const struct calibration *calibration, struct runner *runner, double *out,
+                             struct err *err) {
     double worst = 0;
-    for (size_t tile = 0; runner && tile < calibration->tile_count; tile++) {
+    for (size_t tile = 0; tile < calibration->tile_count; tile++) {
         tile_load(calibration, tile, runner);
         if (!infer_runner_run(runner, NULL, err))
             return false;
         worst = fmax(worst, tile_error(calibration, tile, runner));
     }
     *out = worst;
-    return runner != NULL;
+    return true;
+}
+
+static bool plan_error(const struct calibration *calibration, const struct infer_precision *plan, double *out,
+                       struct err *err) {
+    PULMO_SCOPED(infer_program_free_at)
+    struct program *program = infer_program_new_mixed(calibration->model->detector, &calibration->tile, plan, err);
+    PULMO_SCOPED(infer_runner_free_at) struct runner *runner = program ? infer_runner_new(program, err) : NULL;
+    return runner && infer_calibration_error(calibration, runner, out, err);
 }
 
 /* Back to fp32 with what errs most by itself, until the rest is accurate enough. */
@@ -231,14 +216,13 @@ static bool accuracy_restore(struct calibration *calibration, double *error, str
 
 /* ---- time -------------------------------------------------------------------------------------------------------- */
 
-/* The whole network in one precision, where a layer can. False = nothing could, or the back-end has no such kernel. */
-static bool uniform_plan(const struct calibration *calibration, int trial, struct infer_precision *out) {
+bool infer_calibration_uniform(const struct calibration *calibration, char letter, struct infer_precision *out) {
     *out = calibration->plan;
     int weight_max = 0;
-    bool offered = infer_backend_offers(letters[trial], &weight_max);
+    bool offered = infer_backend_offers(letter, &weight_max);
     for (int layer = 0; layer < calibration->layers; layer++) {
-        bool fits = trial == TRIAL_BF16 || (calibration->int8_possible[layer] && out->ranges[layer] > 0);
-        out->layers[layer] = offered && fits ? letters[trial] : PRECISION_FP32;
+        bool fits = letter == PRECISION_BF16 || (calibration->int8_possible[layer] && out->ranges[layer] > 0);
+        out->layers[layer] = offered && fits ? letter : PRECISION_FP32;
     }
     return infer_precision_is_mixed(out);
 }
@@ -296,13 +280,13 @@ static void fastest_take(struct calibration *calibration, const struct infer_pre
     }
 }
 
-static bool timed_run(const struct calibration *calibration, size_t tile, struct runner *runner, double *least,
-                      struct err *err) {
+bool infer_calibration_time(const struct calibration *calibration, size_t tile, struct runner *runner, double *least,
+                            struct err *err) {
     tile_load(calibration, tile, runner);
-    double start = processor_s();
+    double start = infer_measure_processor_s();
     if (!infer_runner_run(runner, NULL, err))
         return false;
-    double took = processor_s() - start;
+    double took = infer_measure_processor_s() - start;
     *least = *least > 0 && *least < took ? *least : took;
     return true;
 }
@@ -315,7 +299,8 @@ static bool runners_race(const struct calibration *calibration, struct runner *c
     for (size_t tile = 0; tile < tiles; tile++) {
         double least[TRIALS] = {0};
         for (int turn = 0; turn < ROUNDS * count; turn++)
-            if (runners[turn % count] && !timed_run(calibration, tile, runners[turn % count], &least[turn % count], err))
+            if (runners[turn % count] &&
+                !infer_calibration_time(calibration, tile, runners[turn % count], &least[turn % count], err))
                 return false;
         for (int n = 0; n < count; n++)
             out_s[n] += least[n];
@@ -362,7 +347,7 @@ static bool layers_choose(struct calibration *calibration, struct err *err) {
     struct times times = {0};
     for (int trial = 0; trial < TRIALS; trial++) {
         struct err why = {0};
-        if (!uniform_plan(calibration, trial, &plans[trial]) && trial != TRIAL_FP32)
+        if (!infer_calibration_uniform(calibration, letters[trial], &plans[trial]) && trial != TRIAL_FP32)
             continue;
         trials.programs[trial] = infer_program_new_mixed(graph, &calibration->tile, &plans[trial], &why);
         if (trials.programs[trial])
@@ -403,8 +388,7 @@ static void all_fp32(struct calibration *calibration) {
     memset(calibration->plan.layers, PRECISION_FP32, (size_t)calibration->layers);
 }
 
-/* Everything in fp32, and how far the activations of each layer reach. */
-static bool begin(struct calibration *calibration, struct err *err) {
+bool infer_calibration_begin(struct calibration *calibration, struct err *err) {
     int weight_max = 0;
     calibration->layers = infer_precision_count(calibration->model->detector);
     if (calibration->layers > INFER_LAYERS_MAX)
@@ -416,9 +400,13 @@ static bool begin(struct calibration *calibration, struct err *err) {
            tiles_find(calibration, err) && reference_run(calibration, err);
 }
 
+bool infer_calibration_choose(struct calibration *calibration, double *error, struct err *err) {
+    return layers_choose(calibration, err) && accuracy_restore(calibration, error, err);
+}
+
 static bool calibrate(struct calibration *calibration, struct infer_calibration *out, struct err *err) {
-    if (!begin(calibration, err) || !layers_choose(calibration, err) ||
-        !accuracy_restore(calibration, &out->error, err) || !plan_weigh(calibration, out, err))
+    if (!infer_calibration_begin(calibration, err) || !infer_calibration_choose(calibration, &out->error, err) ||
+        !plan_weigh(calibration, out, err))
         return false;
     if (out->gain >= INFER_GAIN_MIN || !infer_precision_is_mixed(&calibration->plan))
         return true;
@@ -428,22 +416,23 @@ static bool calibrate(struct calibration *calibration, struct infer_calibration 
     return plan_weigh(calibration, out, err);
 }
 
-static struct calibration calibration_of(const struct infer_model *model, const struct volume *iso) {
+struct calibration infer_calibration_of(const struct infer_model *model, const struct volume *iso) {
     int side = model->tile;
     return (struct calibration){.model = model, .iso = iso, .tile = {.rank = 5, .dims = {1, 1, side, side, side}}};
 }
 
 bool infer_calibrate_int8(const struct infer_model *model, const struct volume *iso, struct infer_precision *out,
                           struct err *err) {
-    PULMO_SCOPED(calibration_clear) struct calibration calibration = calibration_of(model, iso);
-    if (!infer_frame_check(iso, err) || !begin(&calibration, err))
+    PULMO_SCOPED(infer_calibration_clear) struct calibration calibration = infer_calibration_of(model, iso);
+    if (!infer_frame_check(iso, err) || !infer_calibration_begin(&calibration, err))
         return false;
-    return uniform_plan(&calibration, TRIAL_INT8, out) || err_set(err, ERR_UNSUPPORTED, "no layer runs in int8 here");
+    return infer_calibration_uniform(&calibration, PRECISION_INT8, out) ||
+           err_set(err, ERR_UNSUPPORTED, "no layer runs in int8 here");
 }
 
 bool infer_calibrate(const struct infer_model *model, const struct volume *iso, struct infer_calibration *out,
                      struct err *err) {
-    PULMO_SCOPED(calibration_clear) struct calibration calibration = calibration_of(model, iso);
+    PULMO_SCOPED(infer_calibration_clear) struct calibration calibration = infer_calibration_of(model, iso);
     struct infer_calibration made = {.plan = {.layers = ""}};
     if (!infer_frame_check(iso, err) || !calibrate(&calibration, &made, err))
         return false;

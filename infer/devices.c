@@ -49,7 +49,7 @@ void infer_devices_set_fault(struct infer_session *session, infer_fault *fault, 
     session->fault_context = context;
 }
 
-static uint64_t now_ns(void) {
+uint64_t infer_devices_now_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
@@ -59,9 +59,9 @@ bool infer_lane_run(struct lane *lane, struct runner *runner, const struct dropo
     const struct infer_session *session = lane->session;
     if (session->fault && !session->fault(session->fault_context, err))
         return false;
-    uint64_t start = now_ns();
+    uint64_t start = infer_devices_now_ns();
     bool good = infer_runner_run(runner, keys, err);
-    lane->busy_ns += now_ns() - start;
+    lane->busy_ns += infer_devices_now_ns() - start;
     return good;
 }
 
@@ -239,9 +239,9 @@ bool infer_devices_run(struct infer_session *session, const struct devices_work 
     unsigned lanes = crew_share(&crew, session, members);
     if (lanes == 0)
         return err_set(err, ERR_INTERNAL, "no device is left for this stage");
-    uint64_t start = now_ns();
+    uint64_t start = infer_devices_now_ns();
     crew_run(members, lanes, &made);
-    made.wall_ns = now_ns() - start;
+    made.wall_ns = infer_devices_now_ns() - start;
     made.stolen = crew.stolen;
     made.again = crew.repeated;
     if (figures)

@@ -31,6 +31,7 @@ struct devices_figures {
 bool infer_devices_run(struct infer_session *session, const struct devices_work *work, struct devices_figures *figures,
                        struct err *err) PULMO_MUST_USE;
 
+uint64_t infer_devices_now_ns(void); /* of the monotonic clock */
 /* Session `device` of the group: 0 itself. */
 struct infer_session *infer_device(struct infer_session *session, unsigned device);
 /* Runs the runner and adds the time to the lane. */

@@ -160,6 +160,11 @@ void infer_session_detect_figures(const struct infer_session *session, struct in
  * place, diameter and detector_logit are those of an fp32 session to the last bit. Nothing in fp32. */
 bool infer_recompute(struct infer_session *session, const struct volume *iso, const struct findings *findings,
                      const uint32_t *which, size_t count, struct err *err) PULMO_MUST_USE;
+/* What the last one cost: all of it by the clock; inside primitives, over all lanes. */
+struct infer_recompute_figures {
+    uint64_t wall_ns, busy_ns;
+};
+void infer_session_recompute_figures(const struct infer_session *session, struct infer_recompute_figures *out);
 
 /* Several devices. A peer that joins takes part in infer_detect and infer_candidates of the session, by work stealing;
  * the results are the same bytes for any number. A device that fails is dropped: what it did in the run is done again
@@ -230,6 +235,25 @@ bool infer_detector_run(struct infer_session *session, unsigned worker, uint64_t
 /* What one thread reaches at a product of two square float matrices in the library that the primitives are of:
  * operations a second of processor time, the best of some. The yardstick of a convolution. */
 bool infer_backend_peak(double *out, struct err *err) PULMO_MUST_USE;
+
+/* The detector in each precision beside the others: on the tiles of a volume that infer_calibrate looks at, one thread,
+ * by turns. IN_ORDER: fp32, every convolution with its sum and Relu one primitive of the library; FP32: as fp32 runs,
+ * with fewer products where that pays; BF16, INT8: every layer that can, where the processor offers it; CHOSEN: what
+ * infer_calibrate would choose now, whether it gains INFER_GAIN_MIN or not. */
+enum infer_way { INFER_WAY_IN_ORDER = 0, INFER_WAY_FP32, INFER_WAY_BF16, INFER_WAY_INT8, INFER_WAY_CHOSEN, INFER_WAYS };
+struct infer_way_figures {
+    bool offered;
+    int layers[3];                    /* in fp32, bf16, int8 */
+    double error;                     /* against FP32, in the unit of INFER_ERROR_MAX */
+    size_t arena_bytes, weight_bytes; /* planned, of one worker; packed */
+};
+struct infer_ways;
+/* Both are borrowed. */
+struct infer_ways *infer_ways_new(const struct infer_model *model, const struct volume *iso, struct err *err);
+void infer_ways_free(struct infer_ways *ways);
+/* Seconds of the processor a tile; 0 = not offered. */
+bool infer_ways_round(struct infer_ways *ways, double tile_s[INFER_WAYS], struct err *err) PULMO_MUST_USE;
+const struct infer_way_figures *infer_ways_figures(const struct infer_ways *ways, enum infer_way way);
 
 /* The candidate network's attention on crops of a volume against dense attention of the same queries, keys and values,
  * by three primitives of the library. Operations: a multiplication and an addition are two; comparisons and the softmax

@@ -19,6 +19,8 @@ struct program *infer_program_new(const struct graph *graph, const struct shape 
  * the graph or this processor. */
 struct program *infer_program_new_mixed(const struct graph *graph, const struct shape *inputs,
                                         const struct infer_precision *plan, struct err *err);
+/* In fp32 by the library alone, each convolution a sum in order: what fewer products are measured against. */
+struct program *infer_program_new_in_order(const struct graph *graph, const struct shape *inputs, struct err *err);
 /* The graph of `like` for other shapes, with the packed weights of `like` where its steps want the same layout. plan:
  * that of `like`, which must live as long; NULL = fp32. */
 struct program *infer_program_new_like(const struct program *like, const struct shape *inputs, bool keep,

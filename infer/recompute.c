@@ -134,6 +134,8 @@ bool infer_recompute(struct infer_session *session, const struct volume *iso, co
                      const uint32_t *which, size_t count, struct err *err) {
     PULMO_SCOPED(recompute_clear)
     struct recompute recompute = {.session = session, .iso = iso, .findings = findings, .which = which, .count = count};
+    uint64_t start_ns = infer_devices_now_ns();
+    struct devices_figures figures;
     if (!infer_session_is_mixed(session) || count == 0)
         return true;
     if (!infer_frame_check(iso, err))
@@ -143,5 +145,13 @@ bool infer_recompute(struct infer_session *session, const struct volume *iso, co
         return false;
     const struct devices_work work = {
         .place = INFER_PLACE_DETECT, .count = recompute.region_count, .job = region_again, .context = &recompute};
-    return infer_devices_run(session, &work, NULL, err);
+    if (!infer_devices_run(session, &work, &figures, err))
+        return false;
+    session->recompute_figures =
+        (struct infer_recompute_figures){.wall_ns = infer_devices_now_ns() - start_ns, .busy_ns = figures.busy_ns};
+    return true;
+}
+
+void infer_session_recompute_figures(const struct infer_session *session, struct infer_recompute_figures *out) {
+    *out = session->recompute_figures;
 }

@@ -39,6 +39,7 @@ struct infer_session {
     uint32_t placement[INFER_PLACES];
     struct err dropped; /* kind 0 = in use; written by the runs of the session that it joined */
     struct infer_detect_figures detect_figures;
+    struct infer_recompute_figures recompute_figures;
     infer_fault *fault;
     void *fault_context;
 };

@@ -128,12 +128,13 @@ static void a_result_pins_its_plan(void **state) {
         fail_msg("%s", err.text);
     analysis.findings.count = 2;
     analysis.findings.items[1].full_precision = true;
-    if (!analysis_json(&analysis, &engine, "a test", &document, &err) ||
-        !finding_json_origin(&document, &origin, &err) || !finding_json_read(&document, &read, &run, &err))
+    if (!analysis_json(&analysis, &engine, NULL, &document, &err) || !finding_json_origin(&document, &origin, &err) ||
+        !finding_json_read(&document, &read, &run, &err))
         fail_msg("%s", err.text);
     assert_string_equal(origin.precision, "mixed");
     assert_memory_equal(&origin.plan, infer_session_precision(engine.session), sizeof origin.plan);
     assert_int_equal(origin.findings_full, 1);
+    assert_int_equal(read.count, 2);
     assert_false(read.items[0].full_precision);
     assert_true(read.items[1].full_precision);
     engine_close(&engine);
