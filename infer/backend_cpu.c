@@ -386,14 +386,15 @@ static bool not_finite(const struct step *step, struct err *err) {
 }
 
 static bool result_check(struct runner *runner, const struct step *step, int which, struct err *err) {
-    const void *data = buffer_data(runner, step->checked[which]);
-    size_t size = runner->program->buffers[step->checked[which]].size;
-    if (step->checked_types[which] == dnnl_u8) {
-        double share = (double)saturated_count(data, size) / (double)size;
+    const struct checked *checked = &step->checked[which];
+    const char *data = (const char *)buffer_data(runner, checked->buffer) + checked->offset;
+    if (checked->type == dnnl_u8) {
+        double share = (double)saturated_count((const uint8_t *)data, checked->size) / (double)checked->size;
         runner->saturated = share > runner->saturated ? share : runner->saturated;
         return true;
     }
-    return (step->checked_types[which] == dnnl_bf16 ? finite_halves(data, size) : infer_backend_finite(data, size)) ||
+    return (checked->type == dnnl_bf16 ? finite_halves(data, checked->size)
+                                       : infer_backend_finite(data, checked->size)) ||
            not_finite(step, err);
 }
 

@@ -22,6 +22,13 @@ struct argument {
     struct region region;
 };
 
+/* Bytes of a buffer that must be finite behind a step, or (u8) not at the end of their range in too many elements. */
+struct checked {
+    int buffer;
+    size_t offset, size;
+    dnnl_data_type_t type;
+};
+
 /* One primitive of oneDNN, a convolution by infer/winograd.h, or one kernel of ours when both are NULL. */
 struct step {
     const struct graph_node *node;
@@ -31,8 +38,8 @@ struct step {
     struct argument *arguments;
     struct operation_call call; /* shapes; data pointers of constants */
     int in_buffers[GRAPH_NODE_INPUTS_MAX], out_buffers[GRAPH_NODE_OUTPUTS_MAX], scratch_buffer; /* -1 = none */
-    int checked[GRAPH_NODE_OUTPUTS_MAX], checked_count; /* buffers that must be finite behind the step, or (u8) not */
-    dnnl_data_type_t checked_types[GRAPH_NODE_OUTPUTS_MAX]; /* at the end of their range in too many elements */
+    struct checked checked[GRAPH_NODE_OUTPUTS_MAX];
+    int checked_count;
 };
 
 /* A constant of the graph in the layout that a step wants. */

@@ -81,8 +81,10 @@ static bool draft_scratch(struct builder *builder, struct draft *draft, struct e
 }
 
 static void step_check(struct step *step, const struct region *region) {
-    step->checked[step->checked_count] = region->buffer;
-    step->checked_types[step->checked_count++] = region->desc.data_type;
+    step->checked[step->checked_count++] = (struct checked){.buffer = region->buffer,
+                                                            .offset = region->offset,
+                                                            .size = dnnl_memory_desc_get_size(&region->desc),
+                                                            .type = region->desc.data_type};
 }
 
 struct step *infer_step_new(struct builder *builder, const struct graph_node *node, const struct argument *arguments,
@@ -284,7 +286,7 @@ bool infer_build_binary(struct builder *builder, const struct graph_node *node, 
 static bool unary_finish(struct builder *builder, struct draft *draft, const struct graph_node *node,
                          const struct region *in, struct err *err) {
     struct region out;
-    if (!infer_region_new(builder, infer_draft_layout(draft, dnnl_query_dst_md), &out, err))
+    if (!infer_region_of(builder, node->outputs[0], infer_draft_layout(draft, dnnl_query_dst_md), &out, err))
         return false;
     infer_draft_argument(draft, DNNL_ARG_SRC, in);
     infer_draft_argument(draft, DNNL_ARG_DST, &out);
@@ -342,48 +344,10 @@ static bool build_eltwise(struct builder *builder, const struct graph_node *node
 
 static bool build_kernel(struct builder *builder, const struct graph_node *node, struct err *err);
 
-/* In the type that all of them have, else in full precision. Steps of u8 are the same for all (infer_low_prepare). */
-static bool concat_inputs(struct builder *builder, const struct graph_node *node, struct region *out, struct err *err) {
-    const struct region *regions = builder->program->regions;
-    bool alike = true;
-    for (int i = 0; i < node->input_count; i++) {
-        out[i] = regions[node->inputs[i]];
-        alike = alike && out[i].desc.data_type == out[0].desc.data_type;
-    }
-    for (int i = 0; !alike && i < node->input_count; i++)
-        if (!infer_value_floats(builder, node->inputs[i], node, &out[i], err))
-            return false;
-    return true;
-}
-
 static bool build_concat(struct builder *builder, const struct graph_node *node, struct err *err) {
-    struct program *program = builder->program;
-    const struct tensor *result = &program->tensors[node->outputs[0]];
-    int64_t axis = infer_node_int(node, "axis", 0);
-    if (result->element != ELEMENT_F32 || result->shape.rank < 3 || result->shape.rank > 5)
-        return build_kernel(builder, node, err);
-    PULMO_SCOPED(infer_draft_clear) struct draft draft = {0};
-    dnnl_memory_desc_t inputs[GRAPH_NODE_INPUTS_MAX], output = infer_backend_any(&result->shape);
-    struct region in[GRAPH_NODE_INPUTS_MAX];
-    if (!concat_inputs(builder, node, in, err))
-        return false;
-    output.data_type = in[0].desc.data_type;
-    for (int i = 0; i < node->input_count; i++)
-        inputs[i] = in[i].desc;
-    if (!infer_draft_begin(&draft, err) ||
-        !infer_backend_ok(dnnl_concat_primitive_desc_create(&draft.desc, &output, node->input_count,
-                                                            (int)(axis < 0 ? axis + result->shape.rank : axis), inputs,
-                                                            draft.attributes, program->engine),
-                          "Concat", err))
-        return false;
-    struct region out;
-    if (!infer_region_new(builder, infer_draft_layout(&draft, dnnl_query_dst_md), &out, err))
-        return false;
-    for (int i = 0; i < node->input_count; i++)
-        infer_draft_argument(&draft, DNNL_ARG_MULTIPLE_SRC + i, &in[i]);
-    infer_draft_argument(&draft, DNNL_ARG_DST, &out);
-    program->regions[node->outputs[0]] = out;
-    return infer_draft_finish(builder, &draft, node, &out, err);
+    const struct tensor *result = &builder->program->tensors[node->outputs[0]];
+    bool plain = result->element != ELEMENT_F32 || result->shape.rank < 3 || result->shape.rank > 5;
+    return plain ? build_kernel(builder, node, err) : infer_build_concat(builder, node, err);
 }
 
 static bool binary_kind(const struct graph_node *node, dnnl_alg_kind_t *out) {
@@ -718,22 +682,25 @@ static bool program_build(struct program *program, const struct shape *inputs, c
     size_t values = (size_t)graph->value_count;
     PULMO_SCOPED(pulmo_free_at) int *plain = pulmo_alloc(values, sizeof *plain, err);
     PULMO_SCOPED(pulmo_free_at) int *last_use = pulmo_alloc(values, sizeof *last_use, err);
+    PULMO_SCOPED(pulmo_free_at) int *home = pulmo_alloc(values, sizeof *home, err);
     PULMO_SCOPED(low_clear)
     struct builder builder = {.program = program,
                               .like = options->like,
                               .plan = options->plan,
                               .plain = plain,
                               .last_use = last_use,
+                              .home = home,
                               .in_order = options->in_order};
     program->tensors = pulmo_alloc(values, sizeof *program->tensors, err);
     program->regions = pulmo_alloc(values, sizeof *program->regions, err);
     /* weights and bias of a node; slabs may want their weights in one layout at each end and in one between */
     program->weights = pulmo_alloc(4 * (size_t)graph->node_count, sizeof *program->weights, err);
-    if (!plain || !last_use || !program->tensors || !program->regions || !program->weights ||
+    if (!plain || !last_use || !home || !program->tensors || !program->regions || !program->weights ||
         !infer_backend_ok(dnnl_engine_create(&program->engine, dnnl_cpu, 0), "a CPU engine", err) ||
         !infer_graph_shapes(graph, inputs, program->tensors, err) || !low_allocate(&builder, err))
         return false;
     find_last_uses(&builder);
+    infer_concat_prepare(&builder);
     if (!inputs_place(&builder, err))
         return false;
     for (int i = 0; i < graph->node_count; i++)

@@ -15,6 +15,7 @@ struct builder {
     bool in_order;                      /* convolutions by the library alone */
     int *plain;                         /* [value_count] buffer of a plain copy, -1 = none */
     int *last_use; /* [value_count] node that reads the value last, through aliases too; STEP_NEVER = an output */
+    int *home;     /* [value_count] node that joins the value to others where it lies; -1 = none */
     int *layer;    /* [node_count] of a convolution */
     float *scales; /* [value_count] what one step of a value kept as u8 stands for; 0 = never kept so */
     bool *int8_read, *bf16_read; /* [value_count] such a layer reads it, maybe through Concat, Resize or MaxPool */
@@ -76,6 +77,15 @@ bool infer_weights_pack(struct builder *builder, const void *source, const void 
 /* The same of a constant as it is, which must be finite; no copy is made where the primitive takes it so. */
 bool infer_tensor_pack(struct builder *builder, const struct tensor *tensor, const dnnl_memory_desc_t *user,
                        const dnnl_memory_desc_t *wanted, struct region *out, struct err *err) PULMO_MUST_USE;
+
+/* ---- backend_cpu_concat.c ---- */
+void infer_concat_prepare(struct builder *builder);
+bool infer_build_concat(struct builder *builder, const struct graph_node *node, struct err *err) PULMO_MUST_USE;
+/* Where a value is to be written: in what joins it to others, where it can be, or in a buffer of its own. */
+bool infer_region_of(struct builder *builder, int value, const dnnl_memory_desc_t *desc, struct region *out,
+                     struct err *err) PULMO_MUST_USE;
+/* Whether the value may lie in one buffer with others, which outlive it. */
+bool infer_concat_shares(const struct builder *builder, int value);
 
 /* backend_cpu_conv.c: the precision of the plan. */
 bool infer_build_conv(struct builder *builder, const struct graph_node *node, int index,

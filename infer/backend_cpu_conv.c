@@ -8,7 +8,7 @@
 bool infer_residual_in_place(const struct builder *builder, const struct graph_node *node, int index) {
     const struct program *program = builder->program;
     int value = node->residual;
-    if (value < 0 || program->keep || builder->last_use[value] != index)
+    if (value < 0 || program->keep || builder->last_use[value] != index || infer_concat_shares(builder, value))
         return false;
     int producer = program->graph->values[value].producer;
     if (producer < 0 || program->graph->nodes[producer].operation->kind == OPERATOR_ALIAS)
@@ -106,7 +106,7 @@ bool infer_build_conv(struct builder *builder, const struct graph_node *node, in
         return false;
     if (in_place)
         out = program->regions[node->residual];
-    else if (!infer_region_new(builder, infer_draft_layout(&draft, dnnl_query_dst_md), &out, err))
+    else if (!infer_region_of(builder, node->outputs[0], infer_draft_layout(&draft, dnnl_query_dst_md), &out, err))
         return false;
     infer_draft_argument(&draft, DNNL_ARG_DST, &out);
     program->figures.sums_in_place += in_place;

@@ -77,13 +77,13 @@ static bool result_place(struct builder *builder, const struct graph_node *node,
     struct program *program = builder->program;
     if (node->residual >= 0 && !infer_value_in_layout(builder, node->residual, layout, node, residual, err))
         return false;
-    if (infer_residual_in_place(builder, node, index) &&
+    if (builder->home[node->outputs[0]] < 0 && infer_residual_in_place(builder, node, index) &&
         dnnl_memory_desc_equal(layout, &program->regions[node->residual].desc)) {
         program->figures.sums_in_place++;
         *out = *residual;
         return true;
     }
-    return infer_region_new(builder, layout, out, err);
+    return infer_region_of(builder, node->outputs[0], layout, out, err);
 }
 
 bool infer_build_conv_winograd(struct builder *builder, const struct graph_node *node, int index, bool *taken,

@@ -211,6 +211,7 @@ struct infer_plan_figures {
     size_t separate_bytes; /* every activation by itself */
     size_t weight_bytes;   /* packed, shared by the workers */
     int primitives, winograds, kernels, reorders, sums_in_place; /* winograds: convolutions by minimal filtering */
+    int parts_in_place;                                    /* inputs of Concat that were written where they join */
     int nodes, convolutions, relus, residuals, attentions; /* of the fused graph; relus and residuals inside others */
     unsigned workers;
 };

@@ -47,6 +47,7 @@ bool infer_session_plan(const struct infer_session *session, int stage, struct i
                                        .kernels = figures->kernels,
                                        .reorders = figures->reorders,
                                        .sums_in_place = figures->sums_in_place,
+                                       .parts_in_place = figures->parts_in_place,
                                        .workers = at == &session->gate ? 1 : session->threads};
     nodes_count(infer_program_graph(at->program), out);
     return true;

@@ -35,6 +35,7 @@ struct program_figures {
     struct plan_figures memory;
     size_t weight_bytes;                                         /* packed weights of its own */
     int primitives, winograds, kernels, reorders, sums_in_place; /* steps by kind; reorders: those beside weights */
+    int parts_in_place; /* inputs of Concat that were written where they join */
 };
 const struct program_figures *infer_program_figures(const struct program *program);
 

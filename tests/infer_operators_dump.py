@@ -266,6 +266,37 @@ def move(case):
     return [joined, g, s]
 
 
+def joined(case):
+    """Values that are joined along their channels, read before and after, and added to: what is written where it joins
+    must not be written over."""
+    rng = case.rng
+    batch, side = int(rng.choice([1, 1, 1, 2])), [int(s) for s in 2 * rng.integers(4, 8, 3)]
+    channels = int(rng.choice([1, 16]))
+    x = case.input(batch, channels, *side)
+    wide = [int(w) for w in rng.choice([16, 16, 32, 5], 3)]
+
+    def conv(y, ins, outs):
+        return case.node("Relu", operators.conv_node(case, y, ins, outs, 3, 1))
+
+    a = conv(x, channels, wide[0])
+    b = conv(a, wide[0], wide[1])
+    if rng.random() < 0.5:
+        b = case.node("Relu", case.node("Add", operators.conv_node(case, b, wide[1], wide[1], 3, 1), b))
+    low = case.node("Relu", operators.conv_node(case, b, wide[1], wide[2], 3, 2))
+    c = case.node("Resize", low, "", case.constant(np.array([1, 1, 2, 2, 2], np.float32)), mode="nearest",
+                  nearest_mode="floor", coordinate_transformation_mode="asymmetric")
+    parts = [[a, b, c][int(n)] for n in rng.permutation(3)]
+    if rng.random() < 0.2:
+        parts.append(parts[0])
+    whole = case.node("Concat", *parts, axis=1)
+    total = sum(wide[[a, b, c].index(p)] for p in parts)
+    y = conv(whole, total, wide[0])
+    z = case.node("Relu", case.node("Add", operators.conv_node(case, y, wide[0], wide[0], 3, 1), a))
+    w = case.node("Relu", case.node("Add", operators.conv_node(case, z, wide[0], total, 3, 1), whole))
+    last = conv(b, wide[1], 16) if rng.random() < 0.5 else conv(z, wide[0], 16)
+    return [w, last, conv(whole, total, 16)] if rng.random() < 0.5 else [w, last]
+
+
 def squeeze_all(case):
     shape = sides(case.rng, 3, 4)
     x = case.node("Unsqueeze", case.input(*shape), case.constant(np.array([0, -1], I)))
@@ -280,7 +311,7 @@ CASES = {
     "expand": expand, "power": power, "add_broadcast": broadcast("Add"), "sub_broadcast": broadcast("Sub"),
     "mul_broadcast": broadcast("Mul"), "select": select, "top_k": top_k, "top_k_softmax": top_k_softmax,
     "masked_odd": masked_odd,
-    "gemm_odd": gemm_odd, "matmul_odd": matmul_odd, "linear": linear, "move": move, "squeeze_all": squeeze_all,
+    "gemm_odd": gemm_odd, "matmul_odd": matmul_odd, "linear": linear, "move": move, "joined": joined, "squeeze_all": squeeze_all,
 }
 
 

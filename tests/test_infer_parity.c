@@ -98,7 +98,7 @@ static void operators_of_the_contract_agree_with_pytorch(void **state) {
 /* Uncommon attributes, broadcasts, and what the engine knows beyond the contract. */
 static void other_uses_agree_with_pytorch(void **state) {
     (void)state;
-    run_dump("operators-more", "tests/infer_operators_dump.py", 27);
+    run_dump("operators-more", "tests/infer_operators_dump.py", 28);
 }
 
 int main(void) {
