@@ -102,41 +102,66 @@ static float cell_at(const struct heat *heat, int32_t i, int32_t j, int32_t k) {
     return heat->cell[((size_t)k * (size_t)size[1] + (size_t)j) * (size_t)size[0] + (size_t)i];
 }
 
+/* Of the eight cells from `low`, which all lie in the grid. */
+static float inner_heat(const struct heat *heat, const int32_t low[3], const double part[3]) {
+    const size_t row = (size_t)heat->size_ijk[0], slice = row * (size_t)heat->size_ijk[1];
+    const float *at = heat->cell + (size_t)low[2] * slice + (size_t)low[1] * row + (size_t)low[0];
+    double x[2] = {1 - part[0], part[0]}, y[2] = {1 - part[1], part[1]}, z[2] = {1 - part[2], part[2]}, sum = 0;
+    for (size_t k = 0; k < 2; k++)
+        for (size_t j = 0; j < 2; j++)
+            for (size_t i = 0; i < 2; i++)
+                sum += x[i] * y[j] * z[k] * (double)at[k * slice + j * row + i];
+    return (float)sum;
+}
+
 /* Trilinear; cells beyond the grid are 0. */
 static float heat_at(const struct heat *heat, const double cell[3]) {
     int32_t low[3];
     double part[3], sum = 0;
+    bool inner = true;
     for (int axis = 0; axis < 3; axis++) {
         if (!(cell[axis] > -1 && cell[axis] < heat->size_ijk[axis]))
             return 0;
-        low[axis] = (int32_t)floor(cell[axis]);
+        low[axis] = (int32_t)(cell[axis] + 1) - 1; /* a floor, above -1 */
         part[axis] = cell[axis] - low[axis];
+        inner = inner && low[axis] >= 0 && low[axis] + 1 < heat->size_ijk[axis];
     }
+    if (inner)
+        return inner_heat(heat, low, part);
     for (int corner = 0; corner < 8; corner++) {
         double weight = 1;
         for (int axis = 0; axis < 3; axis++)
             weight *= corner >> axis & 1 ? part[axis] : 1 - part[axis];
         if (weight > 0)
-            sum += weight * cell_at(heat, low[0] + (corner & 1), low[1] + (corner >> 1 & 1), low[2] + (corner >> 2));
+            sum += weight *
+                   (double)cell_at(heat, low[0] + (corner & 1), low[1] + (corner >> 1 & 1), low[2] + (corner >> 2));
     }
     return (float)sum;
 }
 
-/* Raises slice k, [j][i], unless NULL, to the heat of one finding; returns the highest value of it. */
-static float heat_slice(const struct heat *heat, int32_t columns, int32_t k, float *slice) {
-    float most = 0;
+static float heat_of(const struct heat *heat, int32_t i, int32_t j, int32_t k) {
     const double(*a)[4] = heat->source_to_cell;
+    double cell[3];
+    for (int axis = 0; axis < 3; axis++)
+        cell[axis] = a[axis][0] * i + a[axis][1] * j + a[axis][2] * k + a[axis][3];
+    return heat_at(heat, cell);
+}
+
+/* Raises slice k, [j][i], to the heat of one finding. */
+static void heat_slice(const struct heat *heat, int32_t columns, int32_t k, float *slice) {
     for (int32_t j = heat->low[1]; j < heat->high[1]; j++)
         for (int32_t i = heat->low[0]; i < heat->high[0]; i++) {
-            double cell[3];
-            for (int axis = 0; axis < 3; axis++)
-                cell[axis] = a[axis][0] * i + a[axis][1] * j + a[axis][2] * k + a[axis][3];
-            float value = heat_at(heat, cell), *at = slice ? slice + (size_t)j * (size_t)columns + (size_t)i : NULL;
-            if (at && value > *at)
-                *at = value;
-            most = value > most ? value : most;
+            float value = heat_of(heat, i, j, k), *at = slice + (size_t)j * (size_t)columns + (size_t)i;
+            *at = value > *at ? value : *at;
         }
-    return most;
+}
+
+static bool slice_is_warm(const struct heat *heat, int32_t k) {
+    for (int32_t j = heat->low[1]; j < heat->high[1]; j++)
+        for (int32_t i = heat->low[0]; i < heat->high[0]; i++)
+            if (heat_of(heat, i, j, k) > EXPLAIN_COLD)
+                return true;
+    return false;
 }
 
 struct marking {
@@ -149,7 +174,7 @@ static bool mark_stretch(void *context, int32_t first, int32_t end, struct err *
     const struct marking *marking = context;
     (void)err;
     for (int32_t k = marking->heat->low[2] + first; k < marking->heat->low[2] + end; k++)
-        if (heat_slice(marking->heat, marking->map->grid.size_ijk[0], k, NULL) > EXPLAIN_COLD)
+        if (slice_is_warm(marking->heat, k))
             marking->map->used[k] = 1;
     return true;
 }

@@ -179,8 +179,11 @@ void infer_program_free(struct program *program) {
     for (int i = 0; i < program->weight_count; i++)
         if (program->weights[i].owned)
             free(program->weights[i].data);
+    for (int i = 0; program->backward && i < program->graph->node_count; i++)
+        free(program->backward[i]);
     if (program->engine)
         dnnl_engine_destroy(program->engine);
+    free(program->backward);
     free(program->weights);
     free(program->steps);
     free(program->buffers);

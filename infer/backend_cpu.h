@@ -61,6 +61,7 @@ struct program {
     int step_count, step_capacity;
     struct packed *weights;
     int weight_count;
+    float **backward; /* [node_count] weights that lead gradients back by infer/winograd.h; with `keep` alone */
     struct region outputs[GRAPH_PORTS_MAX];
     struct program_figures figures;
     bool keep;

@@ -86,12 +86,38 @@ static bool result_place(struct builder *builder, const struct graph_node *node,
     return infer_region_of(builder, node->outputs[0], layout, out, err);
 }
 
+static void *memory_new(size_t size, struct err *err) {
+    size_t rounded = (size / PLAN_ALIGNMENT + 1) * PLAN_ALIGNMENT;
+    void *memory = rounded <= PULMO_ALLOC_MAX ? aligned_alloc(PLAN_ALIGNMENT, rounded) : NULL;
+    if (!memory)
+        err_set(err, ERR_MEMORY, "out of memory for %zu bytes of a gradient", rounded);
+    return memory;
+}
+
+/* Packed once, for all gradients. */
+static bool backward_make(struct program *program, const struct graph_node *node, struct err *err) {
+    struct winograd plan;
+    const float *weights = program->graph->values[node->inputs[1]].tensor.data;
+    size_t nodes = (size_t)program->graph->node_count;
+    if (!plan_of(program, node, true, &plan))
+        return true;
+    if (!program->backward && !(program->backward = pulmo_alloc(nodes, sizeof *program->backward, err)))
+        return false;
+    float *packed = memory_new(plan.weight_bytes, err);
+    if (packed)
+        infer_winograd_pack(&plan, weights, NULL, true, packed);
+    program->backward[node - program->graph->nodes] = packed;
+    return packed != NULL;
+}
+
 bool infer_build_conv_winograd(struct builder *builder, const struct graph_node *node, int index, bool *taken,
                                struct err *err) {
     struct program *program = builder->program;
     struct winograd plan;
     const struct shape *shape = &program->tensors[node->outputs[0]].shape;
     *taken = false;
+    if (program->keep && !backward_make(program, node, err))
+        return false;
     if (builder->in_order ||
         (node->residual >= 0 && !infer_shape_equal(&program->tensors[node->residual].shape, shape)) ||
         (node->input_count > 2 && node->inputs[2] >= 0 && !program->graph->values[node->inputs[2]].tensor.data) ||
@@ -130,31 +156,23 @@ void infer_winograd_bind(const struct step *step, void *const *data, struct wino
 
 /* ---- gradient --------------------------------------------------------------------------------------------------- */
 
-static void *memory_new(size_t size, struct err *err) {
-    size_t rounded = (size / PLAN_ALIGNMENT + 1) * PLAN_ALIGNMENT;
-    void *memory = rounded <= PULMO_ALLOC_MAX ? aligned_alloc(PLAN_ALIGNMENT, rounded) : NULL;
-    if (!memory)
-        err_set(err, ERR_MEMORY, "out of memory for %zu bytes of a gradient", rounded);
-    return memory;
-}
-
 bool infer_winograd_backward(const struct program *program, const struct graph_node *node, const float *gradient_out,
                              float *gradient_in, bool *taken, struct err *err) {
     struct winograd plan;
-    *taken = plan_of(program, node, true, &plan);
+    *taken =
+        program->backward && program->backward[node - program->graph->nodes] && plan_of(program, node, true, &plan);
     if (!*taken)
         return true;
     const struct shape *from = &program->tensors[node->outputs[0]].shape,
                        *to = &program->tensors[node->inputs[0]].shape;
     dnnl_memory_desc_t plain_in = infer_backend_plain(from), plain_out = infer_backend_plain(to);
     dnnl_memory_desc_t in = infer_winograd_layout(from, plan.lanes), out = infer_winograd_layout(to, plan.lanes);
-    PULMO_SCOPED(pulmo_free_at) float *weights = memory_new(plan.weight_bytes, err);
-    PULMO_SCOPED(pulmo_free_at) float *scratch = weights ? memory_new(plan.scratch_bytes, err) : NULL;
+    const float *weights = program->backward[node - program->graph->nodes];
+    PULMO_SCOPED(pulmo_free_at) float *scratch = memory_new(plan.scratch_bytes, err);
     PULMO_SCOPED(pulmo_free_at) float *source = scratch ? memory_new(dnnl_memory_desc_get_size(&in), err) : NULL;
     PULMO_SCOPED(pulmo_free_at) float *result = source ? memory_new(dnnl_memory_desc_get_size(&out), err) : NULL;
     if (!result || !infer_backend_reorder(program->engine, &plain_in, gradient_out, &in, source, err))
         return false;
-    infer_winograd_pack(&plan, program->graph->values[node->inputs[1]].tensor.data, NULL, true, weights);
     struct winograd_call call = {.in = source, .weights = weights, .out = result, .scratch = scratch};
     /* A gradient that is not finite is judged where all gradients are: by who asked for it. */
     (void)infer_winograd_run(&plan, &call);
