@@ -63,11 +63,14 @@ static void print_summary(const struct analysis *analysis) {
         if (!finding->reported)
             continue;
         reported++;
-        printf("%u. %.0f %% (%.0f to %.0f %%), %.1f mm, %s, lobe %s, at LPS %.1f %.1f %.1f mm%s\n", finding->id,
+        char axes[64] = "";
+        if (finding->long_axis_mm > 0) /* of the mask, which may run along a vessel */
+            snprintf(axes, sizeof axes, " (mask %.1f x %.1f)", finding->long_axis_mm, finding->short_axis_mm);
+        printf("%u. %.0f %% (%.0f to %.0f %%), %.1f mm%s, %s, lobe %s, at LPS %.1f %.1f %.1f mm%s\n", finding->id,
                100 * finding->probability, 100 * finding->probability_low, 100 * finding->probability_high,
-               (finding->long_axis_mm + finding->short_axis_mm) / 2, texture_name(finding->texture),
-               lobe_name(finding->lobe), finding->center_lps_mm[0], finding->center_lps_mm[1],
-               finding->center_lps_mm[2], finding->review ? ", uncertain: review" : "");
+               finding->diameter_mm, axes, texture_name(finding->texture), lobe_name(finding->lobe),
+               finding->center_lps_mm[0], finding->center_lps_mm[1], finding->center_lps_mm[2],
+               finding->review ? ", uncertain: review" : "");
     }
     printf("%zu finding%s reported of %zu candidates, %zu slices of %.2f mm, %lld ms\n%s\n", reported,
            reported == 1 ? "" : "s", analysis->findings.count, analysis->series->slice_count,
