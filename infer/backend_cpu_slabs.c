@@ -91,8 +91,7 @@ static bool slab_describe(struct builder *builder, const struct slabs *slabs, co
     const struct program *program = builder->program;
     const struct graph_node *node = slabs->node;
     const struct shape in = slices_of(slabs->in, slab->in_count), out = slices_of(slabs->out, slab->count);
-    /* Of one channel, which lies the same in either order; oneDNN has fast kernels for this one. */
-    dnnl_memory_desc_t input = channels_last(&in, dnnl_f32), output = infer_backend_any(&out), bias = {0};
+    dnnl_memory_desc_t input = infer_backend_plain(&in), output = infer_backend_any(&out), bias = {0};
     dnnl_memory_desc_t weights = infer_backend_any(&program->tensors[node->inputs[1]].shape);
     struct window_dims w = slabs->window;
     dnnl_convolution_desc_t convolution;
@@ -138,7 +137,7 @@ static bool slab_convolve(struct builder *builder, struct slabs *slabs, const st
     struct region source = builder->program->regions[slabs->node->inputs[0]];
     if (!slab_describe(builder, slabs, slab, &draft, err))
         return false;
-    source.desc = channels_last(&in, dnnl_f32);
+    source.desc = infer_backend_plain(&in);
     source.offset = (size_t)(slab->in_first * in.dims[3] * in.dims[4]) * sizeof(float);
     if (!slabs->piece.desc.ndims && !infer_region_new(builder, infer_draft_layout(&draft, dnnl_query_dst_md),
                                                       &slabs->piece, err)) /* the first slab is the greatest */
