@@ -50,6 +50,11 @@ static bool row_read(const cJSON *document, struct bench_study_row *out, struct 
     out->busy_share = number_of(work, "busy_share");
     out->tiles = (int)number_of(work, "tiles");
     out->tiles_run = (int)number_of(work, "tiles_run");
+    const char *precision = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(document, "precision"));
+    snprintf(out->precision, sizeof out->precision, "%s", precision ? precision : "");
+    bool again = cJSON_HasObjectItem(work, "recompute_ms");
+    out->again_s = again ? number_of(work, "recompute_ms") / 1000 : 0;
+    out->again_processor_s = again ? number_of(work, "recompute_processor_ms") / 1000 : 0;
     out->candidates = cJSON_GetArraySize(findings);
     out->reported = 0;
     cJSON_ArrayForEach(finding, findings) {
@@ -118,18 +123,20 @@ static void rows_plan(struct bench *bench, int64_t slices, int64_t nodules, bool
 static void print_table(const struct bench *bench) {
     printf("%lld threads; seconds by the clock / by processor time; peak memory of the process\n",
            (long long)(bench->threads ? bench->threads : sysconf(_SC_NPROCESSORS_ONLN)));
-    printf("%6s %5s %9s %11s %11s %11s %11s %11s %11s %13s %5s %6s %8s\n", "slices", "pitch", "findings", "read",
-           "resample", "detect", "uncertainty", "segment", "explain", "total", "MiB", "busy", "tiles");
+    printf("%6s %5s %9s %11s %11s %11s %11s %11s %11s %13s %5s %6s %8s %9s %11s\n", "slices", "pitch", "findings",
+           "read", "resample", "detect", "uncertainty", "segment", "explain", "total", "MiB", "busy", "tiles",
+           "precision", "again");
     for (size_t index = 0; index < bench->count; index++) {
         const struct bench_study_row *row = &bench->rows[index];
         printf("%6lld %5.2f %4d/%4d", (long long)row->slices, row->pitch_mm, row->reported, row->candidates);
         for (int stage = 0; stage < BENCH_STAGES; stage++)
             printf(" %*.2f/%5.2f", stage == BENCH_TOTAL ? 7 : 5, row->wall_s[stage], row->processor_s[stage]);
-        printf(" %5.0f %5.1f%% %3d/%4d\n", row->peak_mib, 100 * row->busy_share, row->tiles_run, row->tiles);
+        printf(" %5.0f %5.1f%% %3d/%4d %9s %5.2f/%5.2f\n", row->peak_mib, 100 * row->busy_share, row->tiles_run,
+               row->tiles, row->precision, row->again_s, row->again_processor_s);
     }
     printf(
         "findings: reported / candidates; busy: time inside primitives of threads x clock of the tiles' stage; tiles: "
-        "run / on the volume\n");
+        "run / on the volume; again: in fp32, by the clock / inside primitives, a part of uncertainty\n");
 }
 
 static void print_json(const struct bench *bench) {
@@ -137,9 +144,12 @@ static void print_json(const struct bench *bench) {
     for (size_t index = 0; index < bench->count; index++) {
         const struct bench_study_row *row = &bench->rows[index];
         printf("%s\n {\"slices\": %lld, \"pitch_mm\": %.2f, \"nodules\": %lld, \"candidates\": %d, \"reported\": %d, "
-               "\"peak_rss_mib\": %.1f, \"busy_share\": %.4f, \"tiles\": %d, \"tiles_run\": %d",
+               "\"peak_rss_mib\": %.1f, \"busy_share\": %.4f, \"tiles\": %d, \"tiles_run\": %d, \"precision\": \"%s\", "
+               "\"again_s\": %.4f, "
+               "\"again_processor_s\": %.4f",
                index ? "," : "", (long long)row->slices, row->pitch_mm, (long long)row->nodules, row->candidates,
-               row->reported, row->peak_mib, row->busy_share, row->tiles, row->tiles_run);
+               row->reported, row->peak_mib, row->busy_share, row->tiles, row->tiles_run, row->precision, row->again_s,
+               row->again_processor_s);
         for (int stage = 0; stage < BENCH_STAGES; stage++)
             printf(", \"%s_s\": %.3f, \"%s_processor_s\": %.3f", stages[stage], row->wall_s[stage], stages[stage],
                    row->processor_s[stage]);

@@ -12,6 +12,8 @@ struct bench_study_row {
     double pitch_mm, wall_s[BENCH_STAGES], processor_s[BENCH_STAGES];
     double peak_mib, busy_share;
     int tiles, tiles_run, candidates, reported;
+    char precision[8];                 /* "fp32", "mixed", "fp16" */
+    double again_s, again_processor_s; /* computed again in fp32, a part of the passes' stage */
 };
 /* rows[0] is the study that the others differ from in one thing. Writes to folder, which is made when it is missing:
  * study-slices-seconds.svg, study-slices-memory.svg (rows with as many nodules), study-candidates-seconds.svg and

@@ -68,9 +68,14 @@ static dnnl_memory_desc_t channels_last(const struct shape *shape, dnnl_data_typ
     return desc;
 }
 
+/* Slices of the input behind one of the result. */
+static int64_t reach_of(const struct window_dims *window) {
+    return (window->dilation[0] + 1) * (window->kernel[0] - 1) + 1;
+}
+
 static struct slab slab_at(const struct slabs *slabs, int64_t first) {
     int64_t left = slabs->out->dims[2] - first, count = left < slabs->deep ? left : slabs->deep;
-    int64_t reach = (slabs->window.dilation[0] + 1) * (slabs->window.kernel[0] - 1) + 1;
+    int64_t reach = reach_of(&slabs->window);
     int64_t start = first * slabs->window.stride[0] - slabs->window.before[0];
     int64_t end = start + (count - 1) * slabs->window.stride[0] + reach;
     struct slab slab = {.first = first, .count = count, .before = start < 0 ? -start : 0};
@@ -156,12 +161,12 @@ static bool slabs_begin(struct builder *builder, const struct graph_node *node, 
     struct program *program = builder->program;
     const struct shape *shape = &program->tensors[node->outputs[0]].shape;
     int64_t slice = shape->dims[1] * shape->dims[3] * shape->dims[4] * (int64_t)sizeof(float);
-    struct slabs slabs = {.node = node, .in = &program->tensors[node->inputs[0]].shape, .out = shape};
+    struct slabs slabs = {
+        .node = node, .in = &program->tensors[node->inputs[0]].shape, .out = shape, .window = out->window};
     slabs.deep = slice < SLAB_BYTES ? SLAB_BYTES / slice : 1;
     slabs.deep = slabs.deep < shape->dims[2] ? slabs.deep : shape->dims[2];
     dnnl_memory_desc_t whole = channels_last(shape, dnnl_u8);
-    if (!infer_backend_window(program, node, &slabs.window, err) ||
-        !infer_region_new(builder, &whole, &slabs.whole, err))
+    if (!infer_region_new(builder, &whole, &slabs.whole, err))
         return false;
     *out = slabs;
     return true;
@@ -170,6 +175,12 @@ static bool slabs_begin(struct builder *builder, const struct graph_node *node, 
 bool infer_build_conv_slabs(struct builder *builder, const struct graph_node *node, bool *taken, struct err *err) {
     struct slabs slabs;
     *taken = applies(builder, node);
+    if (!*taken)
+        return true;
+    if (!infer_backend_window(builder->program, node, &slabs.window, err))
+        return false;
+    /* Every slice of the result has some of the input behind it, not padding alone. */
+    *taken = slabs.window.before[0] < reach_of(&slabs.window) && slabs.window.after[0] < reach_of(&slabs.window);
     if (!*taken)
         return true;
     if (!slabs_begin(builder, node, &slabs, err))
