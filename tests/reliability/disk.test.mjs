@@ -404,12 +404,14 @@ time.sleep(600)`, path.join(lane.data, 'pulmo.db')]);
       const settledLine = await Promise.race([worker.line(/ job (done|failed) .*/, { seconds: 60 }), worker.ended.then(() => null)]);
       const status = await worker.stop();
       // oneDNN 2.6 does not look whether its memory for generated code was granted: that process dies, no other
-      assert.ok(typeof status === 'number' || status === 'SIGSEGV', `${megabytes} MiB: ended by ${status}\n${worker.log}`);
+      // and a library whose variables find no memory while the program is loaded ends it before any of its own code
+      const unborn = status === 'SIGABRT' && worker.log.startsWith('terminate called');
+      assert.ok(typeof status === 'number' || status === 'SIGSEGV' || unborn, `${megabytes} MiB: ended by ${status}\n${worker.log}`);
       const end = settledLine ? settledLine[1] : `ends with ${status}`;
       ends[end] = (ends[end] ?? 0) + 1;
       if (settledLine?.[1] === 'done') break;
       if (settledLine) assert.match(settledLine[0], /kind="memory"|Cannot allocate memory/);
-      else assert.ok(status === 'SIGSEGV' || /memory|allocate|shared object/.test(worker.log), `${megabytes} MiB: says why`);
+      else assert.ok(status === 'SIGSEGV' || unborn || /memory|allocate|shared object/.test(worker.log), `${megabytes} MiB: says why`);
       assert.ok(megabytes < 8192, 'some size is enough');
       const { jobs } = await lane.state();
       assert.ok(jobs.every(({ state }) => state !== 'dead'));
