@@ -21,16 +21,12 @@ static const struct {
                       {"int8 where possible", "int8"},
                       {"as calibration chooses", "chosen"}};
 
-static void ways_free_at(struct infer_ways **pointer) {
-    infer_ways_free(*pointer);
-}
-
 static bool measure(const struct config *config, struct bench *bench, struct err *err) {
     struct engine engine;
     PULMO_SCOPED(volume_free_at) struct volume *chest = precision_chest(err);
     if (!chest || !engine_open(config, &engine, err))
         return false;
-    PULMO_SCOPED(ways_free_at) struct infer_ways *measured = infer_ways_new(engine.model, chest, err);
+    struct infer_ways *measured = infer_ways_new(engine.model, chest, err);
     bool good = measured != NULL;
     for (int64_t round = 0; good && round < bench->rounds; round++) {
         double tile_s[INFER_WAYS];
@@ -41,7 +37,6 @@ static bool measure(const struct config *config, struct bench *bench, struct err
     for (int way = 0; good && way < INFER_WAYS; way++)
         bench->figures[way] = *infer_ways_figures(measured, (enum infer_way)way);
     infer_ways_free(measured);
-    measured = NULL;
     engine_close(&engine);
     return good;
 }

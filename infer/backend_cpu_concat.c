@@ -104,8 +104,7 @@ bool infer_region_of(struct builder *builder, int value, const dnnl_memory_desc_
     return out->buffer >= 0 || infer_region_new(builder, desc, out, err);
 }
 
-/* ---- the node itself ----------------------------------------------------------------------------------------------
- */
+/* ---- the node itself ----------------------------------------------------------------------------------------- */
 
 /* Copies those inputs that do not lie in the result. */
 static bool parts_complete(struct builder *builder, const struct graph_node *node, struct err *err) {

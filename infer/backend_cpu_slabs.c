@@ -154,26 +154,11 @@ static bool slab_convolve(struct builder *builder, struct slabs *slabs, const st
     return slab_operands(builder, slabs, &draft, err) && infer_draft_finish(builder, &draft, slabs->node, piece, err);
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------------------------
- */
-
-static bool slabs_begin(struct builder *builder, const struct graph_node *node, struct slabs *out, struct err *err) {
-    struct program *program = builder->program;
-    const struct shape *shape = &program->tensors[node->outputs[0]].shape;
-    int64_t slice = shape->dims[1] * shape->dims[3] * shape->dims[4] * (int64_t)sizeof(float);
-    struct slabs slabs = {
-        .node = node, .in = &program->tensors[node->inputs[0]].shape, .out = shape, .window = out->window};
-    slabs.deep = slice < SLAB_BYTES ? SLAB_BYTES / slice : 1;
-    slabs.deep = slabs.deep < shape->dims[2] ? slabs.deep : shape->dims[2];
-    dnnl_memory_desc_t whole = channels_last(shape, dnnl_u8);
-    if (!infer_region_new(builder, &whole, &slabs.whole, err))
-        return false;
-    *out = slabs;
-    return true;
-}
+/* ---- the whole ----------------------------------------------------------------------------------------------- */
 
 bool infer_build_conv_slabs(struct builder *builder, const struct graph_node *node, bool *taken, struct err *err) {
-    struct slabs slabs;
+    const struct tensor *tensors = builder->program->tensors;
+    struct slabs slabs = {.node = node, .in = &tensors[node->inputs[0]].shape, .out = &tensors[node->outputs[0]].shape};
     *taken = applies(builder, node);
     if (!*taken)
         return true;
@@ -183,15 +168,18 @@ bool infer_build_conv_slabs(struct builder *builder, const struct graph_node *no
     *taken = slabs.window.before[0] < reach_of(&slabs.window) && slabs.window.after[0] < reach_of(&slabs.window);
     if (!*taken)
         return true;
-    if (!slabs_begin(builder, node, &slabs, err))
+    int64_t slice = slabs.out->dims[1] * slabs.out->dims[3] * slabs.out->dims[4];
+    int64_t fits = SLAB_BYTES / (slice * (int64_t)sizeof(float));
+    slabs.deep = fits < 1 ? 1 : fits < slabs.out->dims[2] ? fits : slabs.out->dims[2];
+    dnnl_memory_desc_t whole = channels_last(slabs.out, dnnl_u8);
+    if (!infer_region_new(builder, &whole, &slabs.whole, err))
         return false;
-    size_t slice = (size_t)(slabs.out->dims[1] * slabs.out->dims[3] * slabs.out->dims[4]);
     for (int64_t first = 0; first < slabs.out->dims[2]; first += slabs.deep) {
         const struct slab slab = slab_at(&slabs, first);
         const struct shape out = slices_of(slabs.out, slab.count);
         struct region piece, to = slabs.whole;
         to.desc = channels_last(&out, dnnl_u8);
-        to.offset = (size_t)first * slice;
+        to.offset = (size_t)(first * slice);
         bool last = first + slab.count == slabs.out->dims[2];
         if (!slab_convolve(builder, &slabs, &slab, &piece, err) ||
             !infer_region_convert(builder, &piece, &to, 1 / builder->scales[node->outputs[0]], node,
