@@ -55,16 +55,13 @@ bool precision_plan_read(const cJSON *object, struct infer_precision *out, struc
 void precision_plan_text(const struct infer_precision *plan, char *out, size_t size) {
     static const char letters[] = "fbi";
     static const char *const names[] = {"fp32", "bf16", "int8"};
-    int counts[3] = {0};
     size_t used = 0;
-    for (size_t layer = 0; plan->layers[layer]; layer++)
-        for (int kind = 0; kind < 3; kind++)
-            counts[kind] += plan->layers[layer] == letters[kind];
     out[0] = '\0';
-    for (int kind = 0; kind < 3; kind++)
-        if (counts[kind] && used < size)
-            used += (size_t)snprintf(out + used, size - used, "%s%d layers %s", used ? ", " : "", counts[kind],
-                                     names[kind]);
+    for (int kind = 0; kind < 3; kind++) {
+        int count = infer_precision_layers(plan, letters[kind]);
+        if (count && used < size)
+            used += (size_t)snprintf(out + used, size - used, "%s%d layers %s", used ? ", " : "", count, names[kind]);
+    }
 }
 
 void precision_report_text(const struct infer_precision *plan, size_t findings_full, size_t tiles_full, char *out,

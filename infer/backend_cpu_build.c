@@ -392,7 +392,7 @@ struct product { /* [batch][rows][deep] x [batch][deep][wide], or without the ba
 static bool matmul_shapes(const struct program *program, const struct graph_node *node, struct product *out) {
     const struct shape *a = &program->tensors[node->inputs[0]].shape, *b = &program->tensors[node->inputs[1]].shape;
     int64_t deep = a->dims[a->rank - 1], wide = b->dims[b->rank - 1], rows = infer_shape_count(a) / deep;
-    out->bias = node->input_count > 2 ? node->inputs[2] : -1;
+    out->bias = infer_node_bias(node);
     if (b->rank == 2) {
         out->a = (struct shape){.rank = 2, .dims = {rows, deep}};
         out->b = *b;
@@ -416,7 +416,7 @@ static bool gemm_shapes(const struct program *program, const struct graph_node *
     out->b = program->tensors[node->inputs[1]].shape;
     out->out = program->tensors[node->outputs[0]].shape;
     out->b_transposed = infer_node_int(node, "transB", 0) != 0;
-    out->bias = node->input_count > 2 ? node->inputs[2] : -1;
+    out->bias = infer_node_bias(node);
     if (out->b_transposed)
         out->b = (struct shape){.rank = 2, .dims = {out->b.dims[1], out->b.dims[0]}};
     const struct tensor *bias = out->bias >= 0 ? &program->graph->values[out->bias].tensor : NULL;

@@ -87,7 +87,15 @@ bool infer_region_of(struct builder *builder, int value, const dnnl_memory_desc_
 /* Whether the value may lie in one buffer with others, which outlive it. */
 bool infer_concat_shares(const struct builder *builder, int value);
 
-/* backend_cpu_conv.c: the precision of the plan. */
+/* The layouts and types in which a convolution reads and writes. */
+struct convolution {
+    dnnl_memory_desc_t input, weights, output;
+    struct window_dims window;
+};
+/* backend_cpu_conv.c: the node's convolution with its bias, under the attributes that the draft has. */
+bool infer_draft_convolve(struct builder *builder, struct draft *draft, const struct graph_node *node,
+                          const struct convolution *convolution, struct err *err) PULMO_MUST_USE;
+/* In the precision of the plan. */
 bool infer_build_conv(struct builder *builder, const struct graph_node *node, int index,
                       struct err *err) PULMO_MUST_USE;
 /* backend_cpu_slabs.c: one in full precision for int8 layers behind it; *taken = whether it is such a one. */

@@ -27,30 +27,36 @@ static dnnl_memory_desc_t activation_layout(const struct builder *builder, int v
     return blocks ? infer_winograd_layout(shape, lanes) : infer_backend_any(shape);
 }
 
+bool infer_draft_convolve(struct builder *builder, struct draft *draft, const struct graph_node *node,
+                          const struct convolution *convolution, struct err *err) {
+    dnnl_convolution_desc_t operation;
+    dnnl_memory_desc_t bias = {0};
+    const struct window_dims *w = &convolution->window;
+    int biased = infer_node_bias(node);
+    if (biased >= 0)
+        bias = infer_backend_plain(&builder->program->tensors[biased].shape);
+    return infer_backend_ok(dnnl_dilated_convolution_forward_desc_init(
+                                &operation, dnnl_forward_inference, dnnl_convolution_direct, &convolution->input,
+                                &convolution->weights, biased >= 0 ? &bias : NULL, &convolution->output, w->stride,
+                                w->dilation, w->before, w->after),
+                            "a convolution", err) &&
+           infer_draft_describe(builder, draft, &operation, node, err);
+}
+
 static bool conv_describe(struct builder *builder, struct draft *draft, const struct graph_node *node, bool in_place,
                           struct err *err) {
     const struct program *program = builder->program;
-    dnnl_memory_desc_t input = activation_layout(builder, node->inputs[0]);
-    dnnl_memory_desc_t weights = infer_backend_any(&program->tensors[node->inputs[1]].shape);
-    dnnl_memory_desc_t output =
-        in_place ? program->regions[node->residual].desc : activation_layout(builder, node->outputs[0]);
-    bool biased = node->input_count > 2 && node->inputs[2] >= 0;
-    dnnl_memory_desc_t bias = {0};
-    if (biased)
-        bias = infer_backend_plain(&program->tensors[node->inputs[2]].shape);
-    struct window_dims w;
-    dnnl_convolution_desc_t convolution;
-    if (!infer_draft_begin(draft, err) || !infer_backend_window(program, node, &w, err))
+    struct convolution convolution = {.input = activation_layout(builder, node->inputs[0]),
+                                      .weights = infer_backend_any(&program->tensors[node->inputs[1]].shape),
+                                      .output = in_place ? program->regions[node->residual].desc
+                                                         : activation_layout(builder, node->outputs[0])};
+    if (!infer_draft_begin(draft, err) || !infer_backend_window(program, node, &convolution.window, err))
         return false;
     if (in_place && !infer_backend_ok(dnnl_post_ops_append_sum(draft->post, 1.0F), "a sum", err))
         return false;
     if (node->relu && (in_place || node->residual < 0) && !infer_draft_relu(draft, err))
         return false;
-    return infer_backend_ok(dnnl_dilated_convolution_forward_desc_init(
-                                &convolution, dnnl_forward_inference, dnnl_convolution_direct, &input, &weights,
-                                biased ? &bias : NULL, &output, w.stride, w.dilation, w.before, w.after),
-                            "a convolution", err) &&
-           infer_draft_describe(builder, draft, &convolution, node, err);
+    return infer_draft_convolve(builder, draft, node, &convolution, err);
 }
 
 static bool conv_operands(struct builder *builder, struct draft *draft, const struct graph_node *node,
@@ -65,8 +71,8 @@ static bool conv_operands(struct builder *builder, struct draft *draft, const st
         return false;
     infer_draft_argument(draft, DNNL_ARG_SRC, &input);
     infer_draft_argument(draft, DNNL_ARG_WEIGHTS, &packed);
-    if (node->input_count > 2 && node->inputs[2] >= 0) {
-        const struct tensor *bias = &program->graph->values[node->inputs[2]].tensor;
+    if (infer_node_bias(node) >= 0) {
+        const struct tensor *bias = &program->graph->values[infer_node_bias(node)].tensor;
         plain = infer_backend_plain(&bias->shape);
         if (!infer_tensor_pack(builder, bias, &plain, &plain, &row, err))
             return false;

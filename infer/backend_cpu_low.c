@@ -147,24 +147,15 @@ static bool post_operations(const struct builder *builder, const struct graph_no
 static bool low_describe(struct builder *builder, struct draft *draft, const struct graph_node *node,
                          const struct low *low, struct err *err) {
     const struct program *program = builder->program;
-    dnnl_memory_desc_t input = infer_backend_any(&program->tensors[node->inputs[0]].shape), bias = {0};
-    dnnl_memory_desc_t weights = infer_backend_any(&program->tensors[node->inputs[1]].shape);
-    dnnl_memory_desc_t output = infer_backend_any(&program->tensors[node->outputs[0]].shape);
-    bool biased = node->input_count > 2 && node->inputs[2] >= 0;
-    struct window_dims w;
-    dnnl_convolution_desc_t convolution;
-    input.data_type = low->in;
-    weights.data_type = low->weights;
-    output.data_type = low->out;
-    if (biased)
-        bias = infer_backend_plain(&program->tensors[node->inputs[2]].shape);
-    return infer_draft_begin(draft, err) && infer_backend_window(program, node, &w, err) &&
+    struct convolution convolution = {.input = infer_backend_any(&program->tensors[node->inputs[0]].shape),
+                                      .weights = infer_backend_any(&program->tensors[node->inputs[1]].shape),
+                                      .output = infer_backend_any(&program->tensors[node->outputs[0]].shape)};
+    convolution.input.data_type = low->in;
+    convolution.weights.data_type = low->weights;
+    convolution.output.data_type = low->out;
+    return infer_draft_begin(draft, err) && infer_backend_window(program, node, &convolution.window, err) &&
            output_scales_set(low, draft, err) && post_operations(builder, node, low, draft, err) &&
-           infer_backend_ok(dnnl_dilated_convolution_forward_desc_init(
-                                &convolution, dnnl_forward_inference, dnnl_convolution_direct, &input, &weights,
-                                biased ? &bias : NULL, &output, w.stride, w.dilation, w.before, w.after),
-                            "a convolution", err) &&
-           infer_draft_describe(builder, draft, &convolution, node, err);
+           infer_draft_convolve(builder, draft, node, &convolution, err);
 }
 
 static bool int8_weights(struct builder *builder, const struct tensor *weights, const struct low *low,
@@ -212,9 +203,9 @@ static bool low_operands(struct builder *builder, struct draft *draft, const str
         return false;
     infer_draft_argument(draft, DNNL_ARG_SRC, &input);
     infer_draft_argument(draft, DNNL_ARG_WEIGHTS, &packed);
-    if (node->input_count <= 2 || node->inputs[2] < 0)
+    if (infer_node_bias(node) < 0)
         return true;
-    if (!low_bias(builder, &values[node->inputs[2]].tensor, low, &row, err))
+    if (!low_bias(builder, &values[infer_node_bias(node)].tensor, low, &row, err))
         return false;
     infer_draft_argument(draft, DNNL_ARG_BIAS, &row);
     return true;

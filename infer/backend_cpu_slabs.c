@@ -96,21 +96,14 @@ static bool slab_describe(struct builder *builder, const struct slabs *slabs, co
     const struct program *program = builder->program;
     const struct graph_node *node = slabs->node;
     const struct shape in = slices_of(slabs->in, slab->in_count), out = slices_of(slabs->out, slab->count);
-    dnnl_memory_desc_t input = infer_backend_plain(&in), output = infer_backend_any(&out), bias = {0};
-    dnnl_memory_desc_t weights = infer_backend_any(&program->tensors[node->inputs[1]].shape);
-    struct window_dims w = slabs->window;
-    dnnl_convolution_desc_t convolution;
-    bool biased = node->input_count > 2 && node->inputs[2] >= 0;
-    if (biased)
-        bias = infer_backend_plain(&program->tensors[node->inputs[2]].shape);
-    w.before[0] = slab->before;
-    w.after[0] = slab->after;
+    struct convolution convolution = {.input = infer_backend_plain(&in),
+                                      .weights = infer_backend_any(&program->tensors[node->inputs[1]].shape),
+                                      .output = infer_backend_any(&out),
+                                      .window = slabs->window};
+    convolution.window.before[0] = slab->before;
+    convolution.window.after[0] = slab->after;
     return infer_draft_begin(draft, err) && infer_draft_relu(draft, err) &&
-           infer_backend_ok(dnnl_dilated_convolution_forward_desc_init(
-                                &convolution, dnnl_forward_inference, dnnl_convolution_direct, &input, &weights,
-                                biased ? &bias : NULL, &output, w.stride, w.dilation, w.before, w.after),
-                            "a convolution", err) &&
-           infer_draft_describe(builder, draft, &convolution, node, err);
+           infer_draft_convolve(builder, draft, node, &convolution, err);
 }
 
 /* Packed once, for all slabs that want the same layout. */
@@ -125,10 +118,11 @@ static bool slab_operands(struct builder *builder, struct slabs *slabs, struct d
         !infer_tensor_pack(builder, weights, &plain, wanted, &slabs->weights, err))
         return false;
     infer_draft_argument(draft, DNNL_ARG_WEIGHTS, &slabs->weights);
-    if (node->input_count <= 2 || node->inputs[2] < 0)
+    int bias = infer_node_bias(node);
+    if (bias < 0)
         return true;
-    plain = infer_backend_plain(&values[node->inputs[2]].tensor.shape);
-    if (!infer_tensor_pack(builder, &values[node->inputs[2]].tensor, &plain, &plain, &row, err))
+    plain = infer_backend_plain(&values[bias].tensor.shape);
+    if (!infer_tensor_pack(builder, &values[bias].tensor, &plain, &plain, &row, err))
         return false;
     infer_draft_argument(draft, DNNL_ARG_BIAS, &row);
     return true;

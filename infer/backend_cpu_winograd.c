@@ -56,7 +56,7 @@ static bool weights_make(struct builder *builder, const struct graph_node *node,
                          struct region *out, struct err *err) {
     const struct graph_value *values = builder->program->graph->values;
     const struct tensor *weights = &values[node->inputs[1]].tensor;
-    const struct tensor *bias = node->input_count > 2 && node->inputs[2] >= 0 ? &values[node->inputs[2]].tensor : NULL;
+    const struct tensor *bias = infer_node_bias(node) >= 0 ? &values[infer_node_bias(node)].tensor : NULL;
     if (!finite_tensor(weights) || (bias && !finite_tensor(bias)))
         return err_set(err, ERR_INPUT, "the weights hold NaN or infinity");
     bool known = false;
@@ -120,7 +120,7 @@ bool infer_build_conv_winograd(struct builder *builder, const struct graph_node 
         return false;
     if (builder->in_order ||
         (node->residual >= 0 && !infer_shape_equal(&program->tensors[node->residual].shape, shape)) ||
-        (node->input_count > 2 && node->inputs[2] >= 0 && !program->graph->values[node->inputs[2]].tensor.data) ||
+        (infer_node_bias(node) >= 0 && !program->graph->values[infer_node_bias(node)].tensor.data) ||
         !plan_of(program, node, false, &plan))
         return true;
     dnnl_memory_desc_t in = infer_winograd_layout(&program->tensors[node->inputs[0]].shape, plan.lanes);

@@ -440,9 +440,8 @@ bool infer_calibrate(const struct infer_model *model, const struct volume *iso, 
     made.tiles = calibration.tile_count;
     if (!infer_precision_is_mixed(&made.plan))
         made.gain = 1;
-    for (int layer = 0; layer < calibration.layers; layer++)
-        for (int trial = 0; trial < TRIALS; trial++)
-            made.layers[trial] += made.plan.layers[layer] == letters[trial];
+    for (int trial = 0; trial < TRIALS; trial++)
+        made.layers[trial] = infer_precision_layers(&made.plan, letters[trial]);
     *out = made;
     return true;
 }

@@ -121,7 +121,7 @@ static int bias_lower(struct lowering *lowering, const struct lower_graph *graph
                       struct err *err) {
     struct shape row = {.rank = 1, .dims = {graph->shapes[node->outputs[0]].shape.dims[1]}};
     struct device_tensor tensor = device_lower_plain(&row);
-    bool given = node->input_count > 2 && node->inputs[2] >= 0;
+    bool given = infer_node_bias(node) >= 0;
     PULMO_SCOPED(pulmo_free_at) float *zeros = pulmo_alloc((size_t)row.dims[0], sizeof *zeros, err);
     if (!zeros)
         return -1;
@@ -386,7 +386,7 @@ static bool matmul_lower(struct lowering *lowering, struct lower_graph *graph, c
 static bool gemm_lower(struct lowering *lowering, struct lower_graph *graph, const struct graph_node *node,
                        struct err *err) {
     const struct shape *a = &graph->shapes[node->inputs[0]].shape, *out = &graph->shapes[node->outputs[0]].shape;
-    bool biased = node->input_count > 2 && node->inputs[2] >= 0;
+    bool biased = infer_node_bias(node) >= 0;
     bool row = !biased || infer_shape_count(&graph->shapes[node->inputs[2]].shape) == out->dims[1];
     if (infer_node_int(node, "transA", 0) != 0 || infer_node_float(node, "alpha", 1) != 1.0F ||
         infer_node_float(node, "beta", 1) != 1.0F || !row)

@@ -195,8 +195,7 @@ static bool norm_is_constant(const struct graph *graph, const struct graph_node 
             tensor->shape.dims[0] != weights->shape.dims[0])
             return false;
     }
-    const struct tensor *bias =
-        conv->input_count > 2 && conv->inputs[2] >= 0 ? &graph->values[conv->inputs[2]].tensor : NULL;
+    const struct tensor *bias = infer_node_bias(conv) >= 0 ? &graph->values[infer_node_bias(conv)].tensor : NULL;
     return (!bias || (bias->data && bias->shape.rank == 1 && bias->shape.dims[0] == weights->shape.dims[0])) &&
            infer_node_int(norm, "training_mode", 0) == 0;
 }
@@ -210,8 +209,7 @@ static bool norm_fold(struct graph *graph, struct graph_node *conv, const struct
     if (bias < 0)
         return false;
     const float *old = graph->values[conv->inputs[1]].tensor.data, *parts[5] = {0};
-    const float *old_bias =
-        conv->input_count > 2 && conv->inputs[2] >= 0 ? graph->values[conv->inputs[2]].tensor.data : NULL;
+    const float *old_bias = infer_node_bias(conv) >= 0 ? graph->values[infer_node_bias(conv)].tensor.data : NULL;
     for (int i = 1; i < 5; i++)
         parts[i] = graph->values[norm->inputs[i]].tensor.data;
     float *to = graph->values[weights].tensor.data, *to_bias = graph->values[bias].tensor.data;

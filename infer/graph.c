@@ -303,6 +303,10 @@ const struct graph_attribute *infer_node_attribute(const struct graph_node *node
     return NULL;
 }
 
+int infer_node_bias(const struct graph_node *node) {
+    return node->input_count > 2 ? node->inputs[2] : -1;
+}
+
 int64_t infer_node_int(const struct graph_node *node, const char *name, int64_t absent) {
     const struct graph_attribute *attribute = infer_node_attribute(node, name);
     return attribute ? attribute->number : absent;

@@ -103,6 +103,8 @@ struct graph *infer_graph_extract(const struct graph *graph, const bool *wanted,
                                   struct err *err);
 
 const struct graph_attribute *infer_node_attribute(const struct graph_node *node, const char *name);
+/* The value that a convolution or a product adds to each channel; -1 = none. */
+int infer_node_bias(const struct graph_node *node);
 int64_t infer_node_int(const struct graph_node *node, const char *name, int64_t absent);
 float infer_node_float(const struct graph_node *node, const char *name, float absent);
 const char *infer_node_text(const struct graph_node *node, const char *name, const char *absent);

@@ -74,6 +74,8 @@ struct infer_precision {
     float ranges[INFER_LAYERS_MAX];    /* greatest activation that enters the layer; beyond it int8 cuts off */
     int weight_max;                    /* of int8 layers: 127, or 63 where the processor would saturate */
 };
+/* How many layers have that letter. */
+int infer_precision_layers(const struct infer_precision *plan, char letter);
 
 /* Which precision of which layer pays on this processor: times every layer in each precision that the processor offers,
  * on tiles of a volume as infer_detect takes it, takes the fastest, and gives back what costs more accuracy than

@@ -40,10 +40,10 @@ static bool way_add(struct infer_ways *ways, enum infer_way way, const struct in
     figures->offered = true;
     figures->arena_bytes = made->memory.arena;
     figures->weight_bytes = made->weight_bytes;
-    for (int layer = 0; layer < calibration->layers; layer++)
-        for (int kind = 0; kind < 3; kind++)
-            figures->layers[kind] += (plan ? plan->layers[layer] : PRECISION_FP32) ==
-                                     (const char[]){PRECISION_FP32, PRECISION_BF16, PRECISION_INT8}[kind];
+    static const char letters[] = {PRECISION_FP32, PRECISION_BF16, PRECISION_INT8};
+    figures->layers[0] = calibration->layers; /* without a plan */
+    for (int kind = 0; plan && kind < 3; kind++)
+        figures->layers[kind] = infer_precision_layers(plan, letters[kind]);
     return true;
 }
 

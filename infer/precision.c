@@ -65,6 +65,13 @@ static bool layer_check(const struct infer_precision *plan, int layer, bool int8
     return (range > 0 && range < 1e6F) || err_set(err, ERR_INPUT, "layer %d: a range of %g", layer, (double)range);
 }
 
+int infer_precision_layers(const struct infer_precision *plan, char letter) {
+    int count = 0;
+    for (size_t layer = 0; plan->layers[layer]; layer++)
+        count += plan->layers[layer] == letter;
+    return count;
+}
+
 bool infer_precision_check(const struct graph *graph, const struct infer_precision *plan, struct err *err) {
     size_t letters = strnlen(plan->layers, sizeof plan->layers);
     int count = infer_precision_count(graph);
