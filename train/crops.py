@@ -42,6 +42,13 @@ class Copies:
         self.folder, self.volumes, self.texts, self.by_name = Path(folder), [], [], {}
         self.refresh()
 
+    def leave_out(self, hosts):
+        """Forgets the copies of some hosts."""
+        kept = [i for i, text in enumerate(self.texts) if text["host"] not in hosts]
+        names = list(self.by_name)
+        self.by_name = {names[i]: n for n, i in enumerate(kept)}
+        self.volumes, self.texts = [self.volumes[i] for i in kept], [self.texts[i] for i in kept]
+
     def refresh(self):
         self.add(self.folder)
 

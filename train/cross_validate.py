@@ -29,7 +29,7 @@ from scan import Pipeline
 
 def checkpoint_of(runs, pattern, host, split):
     """The network that never saw the host: its own, or its fold's."""
-    fold = next(name for name in ("a", "b") if host in split["folds"][name])
+    fold = next(name for name in splits.FOLDS if host in split["folds"][name])
     names = ["" if host in splits.never_fitted(split) else f"-{host}", f"-{fold}"]
     return next(path for path in (Path(runs) / pattern.format(name) for name in names) if path.exists())
 

@@ -32,3 +32,28 @@ def load(net, path):
     if given:
         raise SystemExit(f"{path} does not fit the network: {sorted(given)}")
     net.load_state_dict(state)
+
+
+def measure_norms(net, batches):
+    """Gives the norms that load() made the mean and deviation of what these batches bring them; what the network computes
+    stays. Without it a training begins with norms that do something else in each batch than what they had been folded to."""
+    norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm3d)]
+    sums = {m: [] for m in norms}
+
+    def see(norm, given):
+        x = given[0]
+        sums[norm].append(torch.stack([x.mean((0, 2, 3, 4)), x.square().mean((0, 2, 3, 4))]))
+    hooks = [m.register_forward_pre_hook(see) for m in norms]
+    net.eval()
+    with torch.no_grad():
+        for batch in batches:
+            net(batch)
+        for norm, hook in zip(norms, hooks):
+            hook.remove()
+            mean, square = torch.stack(sums[norm]).mean(0)
+            variance = (square - mean.square()).clamp(min=0)
+            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+            norm.bias += scale * (mean - norm.running_mean)
+            norm.weight.copy_(scale * (variance + norm.eps).sqrt())
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(variance)

@@ -69,7 +69,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     net = detector(Path(args.runs), Path(args.models))
-    copies = crops.Copies(Path(args.cache) / args.part)
+    copies = crops.Copies(Path(args.cache) / args.part, taught=True)
     places, tally = {}, {}
     for number in range(args.skip, min(args.skip + args.copies, len(copies.volumes))):
         volume, text = np.array(copies.volumes[number]), copies.texts[number]

@@ -12,6 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PARTS = ("train", "validation", "test")
 MORE = "more"     # hosts of the other parts with training patients' nodules, for cross-validation
+FOLDS = ("a", "b")     # of it: the networks of one have seen no host of it
 
 
 def load():
@@ -40,7 +41,7 @@ def refuse(rows, part, split):
 
 def more_hosts(split):
     """Hosts that stage 1 never saw and that stage 2 may see in a fold: without those of never_train."""
-    return sorted({h for name in ("a", "b") for h in split["folds"][name]})
+    return sorted({h for name in FOLDS for h in split["folds"][name]})
 
 
 UNSEEN = ("validation", "test")     # parts whose hosts no network was trained on

@@ -13,9 +13,10 @@ import torch
 import features
 import from_onnx
 import onnx_run
-import train_head
+import train_candidate
 import train_texture
 from candidate import KEEP, TOKENS, Candidate, Density, GatedAttention
+from detector import Detector
 from train_candidate import Pool
 
 
@@ -56,7 +57,7 @@ class GateTest(unittest.TestCase):
         self.assertTrue((seen < KEEP).all() and (seen > 0).all(), seen)
 
     def test_keys_become_fewer(self):
-        self.assertEqual([train_head.keys_at(d) for d in (0, train_head.GATE_SETTLES, 1)], [TOKENS**3, KEEP, KEEP])
+        self.assertEqual([train_candidate.keys_at(d) for d in (0, train_candidate.GATE_SETTLES, 1)], [TOKENS**3, KEEP, KEEP])
 
     def test_the_head_is_what_follows_the_trunk(self):
         net, crop = Candidate(gated=True).eval(), torch.rand(2, 1, 40, 40, 40)
@@ -113,6 +114,23 @@ class ShippedTest(unittest.TestCase):
             net = Candidate(gated=gated)
             from_onnx.load(net, path)
             self.assertTrue(torch.isfinite(net.eval().judge(x)[0]).all())
+
+
+    def test_training_goes_on_where_the_graph_stopped(self):
+        """What a graph computes is what its network computes in training, too, once the norms are measured."""
+        torch.manual_seed(3)
+        for make, file, shape in ((lambda: Candidate(gated=True, dropout=0), "candidate", (4, 1, 40, 40, 40)),
+                                  (Detector, "detector", (2, 1, 32, 32, 32))):
+            folded, net, images = make(), make(), torch.rand(shape) * 0.5
+            for one in (folded, net):
+                from_onnx.load(one, Path(__file__).parent / f"../models/{file}.onnx")
+            with torch.no_grad():
+                wanted = folded.eval()(images)[0]
+                self.assertGreater((folded.train()(images)[0] - wanted).abs().max(), 0.1, "folded norms would do")
+                from_onnx.measure_norms(net, [images])
+                torch.testing.assert_close(net.eval()(images)[0], wanted, rtol=1e-3, atol=1e-3)
+                if file == "detector":      # stage 2's gate lets other keys through in training
+                    torch.testing.assert_close(net.train()(images)[0], wanted, rtol=1e-3, atol=1e-3)
 
 
 class FeaturesTest(unittest.TestCase):

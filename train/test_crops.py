@@ -2,7 +2,10 @@
 
     python3 train/test_crops.py
 """
+import json
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
@@ -10,6 +13,7 @@ from scipy import ndimage
 import crops
 import evaluate
 import implant
+import train_candidate
 import train_detector
 
 RADIUS = 4.0
@@ -113,6 +117,26 @@ def what_hardly_shows(rng):
     check([f["kind"] for f in findings] == ["nodule", "ignore", "sham"], "and is not taught")
 
 
+def left_out_hosts():
+    """Copies of two folders; a fold's hosts are in none of what is left, and a crop comes from no other."""
+    with tempfile.TemporaryDirectory() as folder:
+        for part, hosts in (("train", "ab"), ("more", "cba")):
+            (Path(folder) / part).mkdir()
+            for number, host in enumerate(hosts):
+                np.save(Path(folder) / part / f"{number}.npy", np.full((48,) * 3, ord(host), np.uint8))
+                text = {"host": host, "scale": [1, 1, 1], "low": [0, 0, 0], "step_mm": [1, 1, 1],
+                        "findings": [{"at": [at] * 3, "mm": 6, "kind": kind, "texture": 5} for at, kind in ((8, "nodule"), (40, "sham"))]}
+                (Path(folder) / part / f"{number}.json").write_text(json.dumps(text))
+        copies = crops.Copies(Path(folder) / "train", taught=True)
+        copies.add(Path(folder) / "more")
+        copies.leave_out(["a"])
+    check([t["host"] for t in copies.texts] == ["b", "c", "b"] and list(copies.by_name.values()) == [0, 1, 2]
+          and [int(v[0, 0, 0]) for v in copies.volumes] == [ord(h) for h in "bcb"], "a host that is left out has no copy left")
+    pool, rng = train_candidate.Pool(copies, {"a": [[24, 24, 24]]}), np.random.default_rng(1)
+    drawn = [pool.draw(rng, [kind]) for kind in ("nodule", "sham", "hard", "lung") for _ in range(8)]
+    check(set(pool.copies.texts[index]["host"] for index, *_ in drawn) == set("bc"), "and no crop")
+
+
 def check_quietly(condition):
     if not condition:
         sys.exit("FAIL grey values are float32 from 0 to 1")
@@ -121,6 +145,7 @@ def check_quietly(condition):
 def main():
     rng = np.random.default_rng(5)
     turned_crops(rng)
+    left_out_hosts()
     goals_follow()
     scanner_changes(rng)
     what_hardly_shows(rng)

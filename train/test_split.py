@@ -48,10 +48,12 @@ def main():
           "the hosts that no threshold sees are those of never_train")
     more = {r["name"] for r in splits.hosts(data, splits.MORE)}
     check(more == set(splits.more_hosts(split)) - set(splits.never_fitted(split)), "cross-validation never trains on them")
-    for fold in ("a", "b"):
+    for fold in splits.FOLDS:
         check(not {r["patient"] for r in splits.hosts(data, "train")} &
               {r["patient"] for r in splits.hosts(data, "validation") + splits.hosts(data, "test")
                if r["name"] in split["folds"][fold]}, f"no patient of fold {fold} is in train")
+    people = [{r["patient"] for r in splits.hosts(data, splits.MORE) if r["name"] in split["folds"][fold]} for fold in splits.FOLDS]
+    check(not set.intersection(*people), "no patient is judged by two folds")
     moved = copy.deepcopy(split)
     moved["hosts"]["train"].append("lidc-idri-0001")
     check(refuses(data, "train", moved, splits.hosts), "a forbidden host in train is refused")

@@ -1,11 +1,9 @@
 """Trains stage 2: nodules against what stage 1 mistakes for them (runs/hard.json, by mine.py).
 
     python3 train/train_candidate.py --minutes 25
-    python3 train/train_candidate.py --go-on --fold a --crops 20000     from the shipped graph, without fold a's hosts
+    python3 train/train_candidate.py --go-on --fold a --crops 20000     from the graph in --models, without fold a's hosts
 """
-import argparse
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +12,8 @@ from torch.nn import functional as F
 
 import crops
 import from_onnx
-import split as splits
-from candidate import SIDE, Candidate
-from train_detector import Average, learning_rate, save
+from candidate import KEEP, SIDE, TOKENS, Candidate
+from train_detector import Training, arguments, copies_of, graph, learning_rate
 
 
 def texture_class(value):
@@ -26,16 +23,26 @@ def texture_class(value):
     return 2 if value <= 2 else 1 if value < 4 else 0
 
 
+SHARES = {"nodule": 0.44, "hard": 0.38, "sham": 0.09, "lung": 0.03, "beside": 0.06}     # of the crops
+TURNED = 0.5           # of them, in a training that goes on
+GATE_SETTLES = 0.25    # share of the training after which the gate lets KEEP keys through
+
+
+def keys_at(done):
+    """All keys at first: what is never seen never learns to be chosen."""
+    return int(np.clip(TOKENS**3 - (TOKENS**3 - KEEP) * done / GATE_SETTLES, KEEP, TOKENS**3))
+
+
 class Pool:
     """Nodules, shams and stage 1's false positives. The latter are known in each host's own voxels and
     so serve in every copy of it, each time with another scanner's grain."""
 
-    def __init__(self, copies, hard, without=()):
-        self.copies, self.hard = copies, hard
-        self.usable = [i for i, text in enumerate(copies.texts) if text["host"] not in without]
+    def __init__(self, copies, hard, turned=0.0):
+        """turned: share of the crops that are turned and zoomed."""
+        self.copies, self.hard, self.turned = copies, hard, turned
         self.groups = {"nodule": [], "sham": []}
-        for index in self.usable:
-            for f in copies.texts[index]["findings"]:
+        for index, text in enumerate(copies.texts):
+            for f in text["findings"]:
                 if f["kind"] in ("nodule", "sham", "lesion"):
                     group = "sham" if f["kind"] == "sham" else "nodule"
                     self.groups[group].append((index, np.array(f["at"]), f["mm"], f["texture"]))
@@ -54,7 +61,7 @@ class Pool:
             index, at, mm, _ = self.groups["nodule"][rng.integers(len(self.groups["nodule"]))]
             step = rng.normal(0, 1, 3)
             return index, at + step / np.linalg.norm(step) * (mm / 2 + rng.uniform(4, 12))
-        index = self.usable[rng.integers(len(self.usable))]
+        index = int(rng.integers(len(self.copies.texts)))
         text = self.copies.texts[index]
         places = self.hard.get(text["host"])
         if kind == "hard" and places:
@@ -68,10 +75,10 @@ class Pool:
         steps *= mm / 2 * rng.random((8, 1)) ** (1 / 3) / np.linalg.norm(steps, axis=1, keepdims=True)
         return max(at + steps, key=lambda p: crops.cut(self.copies.volumes[index], np.round(p - 1).astype(int).tolist(), 3).mean())
 
-    def draw(self, rng):
-        """(copy, centre, is nodule, texture class, ln diameter)."""
-        kind = rng.choice(["nodule", "hard", "sham", "lung", "beside"],
-                          p=[0.44, 0.38, 0.09, 0.03, 0.06])
+    def draw(self, rng, kinds=SHARES):
+        """(copy, centre, is nodule, texture class, ln diameter) of one of these kinds."""
+        share = np.array([SHARES[kind] for kind in kinds])
+        kind = rng.choice(list(kinds), p=share / share.sum())
         if kind == "nodule":
             index, at, mm, texture = self.groups[kind][rng.integers(len(self.groups[kind]))]
             # stage 1 misses the centre by about a millimetre, more where the nodule is large
@@ -82,15 +89,22 @@ class Pool:
             if self.clear(index, at):
                 return index, at, 0, -1, 0.0
 
-    def batch(self, rng, size):
+    def crop(self, index, at, rng):
+        """(crop, zoom) about a place of a copy."""
+        volume = self.copies.volumes[index]
+        if self.turned and rng.random() < self.turned:
+            turn, zoom = crops.random_turn(rng)
+            return crops.cut_turned(volume, at, np.zeros(3), np.zeros((1, 3)), SIDE, turn)[0], zoom
+        return crops.cut(volume, (np.floor(at).astype(int) - (SIDE // 2 - 1)).tolist(), SIDE), 1.0
+
+    def batch(self, rng, size, kinds=SHARES):
         images, goals = [], []
         for _ in range(size):
-            index, at, is_nodule, texture, log_mm = self.draw(rng)
-            corner = (np.floor(at).astype(int) - (SIDE // 2 - 1)).tolist()
-            crop, _ = crops.flip(crops.cut(self.copies.volumes[index], corner, SIDE),
-                                 np.zeros((1, 3)), rng)
+            index, at, is_nodule, texture, log_mm = self.draw(rng, kinds)
+            crop, zoom = self.crop(index, at, rng)
+            crop, _ = crops.flip(crop, np.zeros((1, 3)), rng)
             images.append(crops.change_grey(crop, rng)[None])
-            goals.append((is_nodule, texture, log_mm))
+            goals.append((is_nodule, texture, log_mm + np.log(zoom)))
         goals = np.array(goals, np.float32)
         return torch.from_numpy(np.stack(images)), torch.from_numpy(goals)
 
@@ -115,99 +129,80 @@ def loss_of(outputs, goals):
     return found + 0.2 * kind / count + 0.3 * size / count, found.item(), size.item() / count.item()
 
 
-def arguments():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--cache", default=str(splits.HERE / "cache"))
-    parser.add_argument("--runs", default=str(splits.HERE / "runs"))
-    parser.add_argument("--models", default=str(splits.HERE / "../models"))
-    parser.add_argument("--minutes", type=float, default=25)
-    parser.add_argument("--crops", type=int, help="end after so many crops instead of minutes: the same on any machine")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--top-rate", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--go-on", action="store_true",
-                        help="from the shipped graph, with the copies of the hosts that stage 1 never saw as well")
-    parser.add_argument("--fold", choices=["a", "b"], help="see no host of this fold of split.json")
-    return parser.parse_args()
-
-
-def start(args, checkpoint):
-    """(net, step, seconds used, what is saved beside): from the checkpoint, the shipped graph, or stage 1's encoder."""
-    net = Candidate(dropout=0.2)
+def start(args):
+    """A network that begins with stage 1's encoder or, with --go-on, with the graph in --models and a gate that lets all keys through."""
+    net = Candidate(dropout=0.2, gated=args.go_on)
     if args.go_on:
-        from_onnx.load(net, Path(args.models) / "candidate.onnx")
+        from_onnx.load(net, graph(args, "candidate"))
     else:
         start_from_detector(net, Path(args.runs) / "detector.pt")
-    saved = torch.load(checkpoint) if checkpoint.exists() else None
-    if saved:
-        net.load_state_dict(saved["net"])
-    return net, saved
+    return net
 
 
-def pool_of(args):
-    """All copies that this training may see."""
-    without = splits.load()["folds"][args.fold] if args.fold else ()
-    copies = crops.Copies(Path(args.cache) / "train", taught=True)
-    if args.go_on:
-        copies.add(Path(args.cache) / splits.MORE)
-    return Pool(copies, json.loads((Path(args.runs) / "hard.json").read_text()), without)
+def hidden_of_nodules(net, pool, rng, count=4096, batch=32):
+    """(what settle() fits to [count, 64], goals) of crops of nodules."""
+    hidden, goals = [], []
+    with torch.no_grad():
+        for _ in range(count // batch):
+            images, wanted = pool.batch(rng, batch, ["nodule"])
+            hidden.append(net.eval().look(net.trunk(images))[0])
+            goals.append(wanted)
+    return torch.cat(hidden), torch.cat(goals)
+
+
+def settle(net, hidden, goals, seed, steps=300, batch=256):
+    """Fits size and texture anew, two linear functions of what the head has computed of nodules, to the fewer keys that a
+    gate lets through where the network is used: those are not what it was trained with, and a diameter feels it more than a
+    probability. The logit stays as it is."""
+    rng = np.random.default_rng([seed, 1])
+    optimizer = torch.optim.AdamW([*net.texture.parameters(), *net.log_diameter.parameters()], 1e-2, weight_decay=0)
+    for step in range(steps):
+        chosen = torch.from_numpy(rng.choice(len(goals), batch))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step / steps, 1e-2)
+        of = hidden[chosen]
+        loss, *_ = loss_of((net.logit(of).detach(), net.texture(of), net.log_diameter(of), None), goals[chosen])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
 
 
 def main():
-    args = arguments()
+    args = arguments(minutes=25, batch=32, top_rate=2e-3, seed=2)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    runs = Path(args.runs)
-    checkpoint = runs / f"candidate{'-' + args.fold if args.fold else ''}.pt"
-    net, saved = start(args, checkpoint)
-    optimizer = torch.optim.AdamW(net.parameters(), args.top_rate, weight_decay=1e-2)
-    average, step, used = Average(net), 0, 0.0
-    if saved:
-        optimizer.load_state_dict(saved["optimizer"])
-        average.state, step, used = saved["average"], saved["step"], saved["used"]
-    pool = pool_of(args)
-    print({k: len(v) for k, v in pool.groups.items()}, sorted({pool.copies.texts[i]["host"] for i in pool.usable}), flush=True)
-    rng = np.random.default_rng([args.seed, step])
+    hard_file = Path(args.runs) / "hard.json"
+    pool = Pool(copies_of(args), json.loads(hard_file.read_text()), TURNED if args.go_on else 0)
+    net = start(args)
+    if args.go_on:
+        rng = np.random.default_rng([args.seed, 0, 1])
+        from_onnx.measure_norms(net, [pool.batch(rng, args.batch)[0] for _ in range(16)])
+    training = Training(net.train(), args, "candidate", 1e-2)
+    print({k: len(v) for k, v in pool.groups.items()}, sorted({t["host"] for t in pool.copies.texts}), flush=True)
+    rng = np.random.default_rng([args.seed, training.step])
     batches = crops.Prefetch(lambda: pool.batch(rng, args.batch))
-    minutes_file, hard_read = runs / "candidate.minutes", (runs / "hard.json").stat().st_mtime
-    saved_at = last = time.time()
-    sums = np.zeros(4)
-    while True:
-        total = float(minutes_file.read_text()) if minutes_file.exists() else args.minutes
-        done = step * args.batch / args.crops if args.crops else used / 60 / total
-        if done >= 1:
-            break
+    hard_read, sums = hard_file.stat().st_mtime, np.zeros(4)
+    while training.done() < 1:
         images, goals = batches.get()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(done, args.top_rate)
-        outputs = net(images)
+        if args.go_on:
+            net.attention.keep = keys_at(training.done())
+        outputs = training.forward(images)
         loss, found, size = loss_of(outputs, goals)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-        optimizer.step()
-        step += 1
-        average.update(net, step)
-        now = time.time()
-        used, last = used + now - last, now
+        training.learn(loss)
         right = ((outputs[0][:, 0] > 0).float() == goals[:, 0]).float().mean().item()
         sums += loss.item(), found, size, right
-        if step % 100 == 0:
-            print(f"{used / 60:6.1f} min step {step} crops {step * args.batch} loss "
-                  f"{sums[0] / 100:.3f} nodule {sums[1] / 100:.3f} size {sums[2] / 100:.3f} "
+        if training.step % 100 == 0:
+            print(f"{training.said()} loss {sums[0] / 100:.3f} nodule {sums[1] / 100:.3f} size {sums[2] / 100:.3f} "
                   f"right {sums[3] / 100:.3f}", flush=True)
             sums[:] = 0
-            if (runs / "hard.json").stat().st_mtime != hard_read:      # mine.py ran beside us
-                hard_read = (runs / "hard.json").stat().st_mtime
-                pool.hard = json.loads((runs / "hard.json").read_text())
-        if now - saved_at > 180:
-            saved_at = now
-            save(checkpoint, net=net.state_dict(), optimizer=optimizer.state_dict(),
-                 average=average.state, step=step, used=used)
-    save(checkpoint, net=net.state_dict(), optimizer=optimizer.state_dict(),
-         average=average.state, step=step, used=used)
-    print(f"done: {step * args.batch} crops in {used / 60:.1f} minutes")
+            if hard_file.stat().st_mtime != hard_read:      # mine.py ran beside us
+                hard_read, pool.hard = hard_file.stat().st_mtime, json.loads(hard_file.read_text())
+    if args.go_on:
+        net.load_state_dict(training.average.state)
+        settle(net, *hidden_of_nodules(net, pool, np.random.default_rng([args.seed, 0, 2])), args.seed)
+        training.average.state = net.state_dict()
+    training.save()
+    print(f"done: {training.step * args.batch} crops in {training.used / 60:.1f} minutes")
 
 
 if __name__ == "__main__":

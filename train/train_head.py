@@ -17,17 +17,9 @@ import torch
 import features
 import from_onnx
 import split as splits
-from candidate import KEEP, TOKENS, Candidate
-from train_candidate import loss_of
+from candidate import Candidate
+from train_candidate import keys_at, loss_of, settle
 from train_detector import Average, learning_rate, save
-
-GATE_SETTLES = 0.25    # share of the training after which the gate lets KEEP keys through
-
-
-def keys_at(done):
-    """All keys at first: what is never seen never learns to be chosen."""
-    return int(np.clip(TOKENS**3 - (TOKENS**3 - KEEP) * done / GATE_SETTLES, KEEP, TOKENS**3))
-
 
 def arguments():
     parser = argparse.ArgumentParser()
@@ -62,24 +54,12 @@ def order(rng, count):
         yield from rng.permutation(count)
 
 
-def settle(net, seen, goals, seed, steps=300, batch=256):
-    """Fits size and texture anew, two linear functions of what the head has computed, to the fewer keys that a gate lets
-    through where the network is used: those are not what it was trained with, and a diameter feels it more than a
-    probability. The logit stays as it is."""
-    net.eval()
-    rng, nodules = np.random.default_rng([seed, 1]), np.flatnonzero(goals[:, 0] > 0)
-    optimizer = torch.optim.AdamW([*net.texture.parameters(), *net.log_diameter.parameters()], 1e-2, weight_decay=0)
-    for step in range(steps):
-        chosen = rng.choice(nodules, batch)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step / steps, 1e-2)
-        with torch.no_grad():
-            hidden, _ = net.look(torch.from_numpy(seen[chosen]).float())
-        loss, *_ = loss_of((net.logit(hidden).detach(), net.texture(hidden), net.log_diameter(hidden), None),
-                           torch.from_numpy(goals[chosen]))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+def hidden_of_nodules(net, seen, goals, batch=256):
+    """What settle() fits to, and its goals."""
+    nodules = np.flatnonzero(goals[:, 0] > 0)
+    with torch.no_grad():
+        hidden = [net.eval().look(torch.from_numpy(seen[nodules[i:i + batch]]).float())[0] for i in range(0, len(nodules), batch)]
+    return torch.cat(hidden), torch.from_numpy(goals[nodules])
 
 
 def main():
@@ -111,7 +91,7 @@ def main():
             print(f"{(time.time() - began) / 60:5.1f} min step {step}/{steps} nodule {sums[0] / 100:.3f} right {sums[1] / 100:.3f}", flush=True)
             sums[:] = 0
     net.load_state_dict(average.state)
-    settle(net, seen, goals, args.seed)
+    settle(net, *hidden_of_nodules(net, seen, goals), args.seed)
     name = args.name or "-".join(["head", *args.without])
     save(Path(args.runs) / f"{name}.pt", average=net.state_dict(), step=step, crops=step * args.batch, used=time.time() - began,
          without=args.without, start=hashlib.sha256((Path(args.models) / "candidate.onnx").read_bytes()).hexdigest())
