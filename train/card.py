@@ -72,7 +72,7 @@ def main():
         "CALIBRATION": ", ".join(f"{k} = {model['calibration'][k]}" for k in "abc"),
         "SCORE_MIN": model["detector"]["score_min"],
         "STAGE1": trained(record["detector"]), "STAGE2": trained(record["candidate"]), "HEAD": trained(record["head"]),
-        "HEADS": len(e["heads"]),
+        "HEADS": len({Path(name).parent for name in e["judges"]}),
         "FLIPS": model["candidate"]["flips"],
     }
     text = (HERE / "card.md").read_text()

@@ -35,19 +35,13 @@ def hide(findings):
 
 
 class Copies:
-    """All copies in a folder; refresh() takes up new ones. taught: as examples, without implants that hardly show."""
+    """All copies in a folder but those of the hosts `without`; refresh() takes up new ones. taught: as examples, without
+    implants that hardly show."""
 
-    def __init__(self, folder, taught=False):
-        self.taught = taught
+    def __init__(self, folder, taught=False, without=()):
+        self.taught, self.without = taught, without
         self.folder, self.volumes, self.texts, self.by_name = Path(folder), [], [], {}
         self.refresh()
-
-    def leave_out(self, hosts):
-        """Forgets the copies of some hosts."""
-        kept = [i for i, text in enumerate(self.texts) if text["host"] not in hosts]
-        names = list(self.by_name)
-        self.by_name = {names[i]: n for n, i in enumerate(kept)}
-        self.volumes, self.texts = [self.volumes[i] for i in kept], [self.texts[i] for i in kept]
 
     def refresh(self):
         self.add(self.folder)
@@ -57,9 +51,11 @@ class Copies:
         for path in sorted(folder.glob("*.json")):
             name = path.stem if folder == self.folder else f"{folder.name}-{path.stem}"
             if name not in self.by_name:
+                text = json.loads(path.read_text())
+                if text["host"] in self.without:
+                    continue
                 self.by_name[name] = len(self.volumes)
                 self.volumes.append(np.load(path.with_suffix(".npy"), mmap_mode="r"))
-                text = json.loads(path.read_text())
                 if self.taught:
                     hide(text["findings"])
                 text["findings"] += own_lesions(text)

@@ -48,7 +48,7 @@ def shipped(pipeline):
     from onnx_run import run
 
     def look(crops40):
-        got = run(pipeline.candidate, {"crop": crops40})
+        got = run(pipeline.shipped.candidate, {"crop": crops40})
         return got["logit"], got["texture"], got["log_diameter"], None
     return look
 

@@ -131,10 +131,10 @@ def main():
     parser.add_argument("--models", default=str(splits.HERE / "../models"))
     parser.add_argument("--parts", nargs="*", default=splits.UNSEEN)
     parser.add_argument("--fitted", default=str(splits.HERE / "runs/calibration.json"))
-    parser.add_argument("--heads", default=str(splits.HERE / "runs/heads"))
+    parser.add_argument("--judges", default=str(splits.HERE / "runs/judges"))
     parser.add_argument("--json", default=str(splits.HERE / "runs/evaluation.json"))
     args = parser.parse_args()
-    pipeline = Pipeline(args.models, args.cache, args.fitted, args.heads)
+    pipeline = Pipeline(args.models, args.cache, args.fitted, args.judges)
     copies, marks = crops.Plain(args.cache, args.parts), []
     texts = copies.texts
     for volume, text, name in zip(copies.volumes, texts, copies.names):
@@ -158,7 +158,7 @@ def main():
               "found_by_kind": {str(rate): by_kind(texts, scans, rate) for rate in (1, 4, 8)},
               "texture_confusion": texture_confusion(texts, marks),
               "models": {k: pipeline.text[k]["sha256"] for k in ("detector", "candidate")},
-              "heads": {p.stem: export.sha256(p) for p in sorted(Path(args.heads).glob("*.onnx"))},
+              "judges": {str(p.relative_to(args.judges)): export.sha256(p) for p in sorted(Path(args.judges).glob("*/*.onnx"))},
               "errors": errors(texts, marks),
               "marks_a_scan": round(float(np.mean([len(m) for m in marks])), 1),
               "texture_right": texture_right(texts, marks),

@@ -140,11 +140,12 @@ class Scorer:
         inside = tuple(slice(s - l, s - l + maps.SIDE) for s, l in zip(start, low))
         tiles = np.repeat(tile[None], len(crops_changed), 0)
         tiles[(slice(None),) + inside] = crops_changed
-        heat = onnx_run.run(self.pipeline.detector, {"image": torch.from_numpy(tiles[:, None])})["heatmap"][:, 0]
+        graphs = self.pipeline.graphs_of(case.host)
+        heat = onnx_run.run(graphs.detector, {"image": torch.from_numpy(tiles[:, None])})["heatmap"][:, 0]
         cell = np.rint((case.mark - low - 1.5) / 4).astype(int)
         around = tuple(slice(max(c - 1, 0), c + 2) for c in cell)
         logit1 = heat[(slice(None),) + around].flatten(1).amax(1).numpy().astype(float)
-        logit2 = onnx_run.run(self.pipeline.candidate_of(case.host), {"crop": torch.from_numpy(crops_changed[:, None])})
+        logit2 = onnx_run.run(graphs.candidate, {"crop": torch.from_numpy(crops_changed[:, None])})
         return self.pipeline.score(logit1, logit2["logit"][:, 0].numpy().astype(float), case.host)
 
 
@@ -195,8 +196,10 @@ OWN = ("attention", "HiResCAM", "HiResCAM at stride 4")
 
 def maps_of(pipeline, cases, weights=None):
     """name -> function of a case and a place: the maps of the networks that may judge the case's host."""
-    made = {host: maps.Maps(pipeline.detector, pipeline.candidate_of(host), pipeline.text["detector"]["cam_layer"], weights)
-            for host in {c.host for c in cases}}
+    def of(host):
+        graphs = pipeline.graphs_of(host)
+        return maps.Maps(graphs.detector, graphs.candidate, pipeline.text["detector"]["cam_layer"], weights)
+    made = {host: of(host) for host in {c.host for c in cases}}
     return {name: lambda case, at, method=method: getattr(made[case.host], method)(case.volume, at)
             for name, method in zip((*OWN, "HiResCAM at stride 4, candidate's cell"),
                                     ("attention", "hirescam", "hirescam_join", "hirescam_join_near"))}
@@ -230,7 +233,7 @@ def main():
     torch.set_num_threads(args.threads)
     folder = Path(args.runs) / ("masks" if args.part == "test" else f"masks-{args.part}")
     make_masks(args.data, args.cache, folder, args.part)
-    pipeline = Pipeline(args.models, args.cache, args.fitted, Path(args.runs) / "heads")
+    pipeline = Pipeline(args.models, args.cache, args.fitted, Path(args.runs) / "judges")
     cases = cases_of(pipeline, args.cache, folder, args.part)
     few = [cases[i] for i in np.random.default_rng(2).permutation(len(cases))[:args.faithful]]
     cases = cases[:args.cases]

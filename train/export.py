@@ -3,8 +3,9 @@
     python3 train/export.py [--out ../models]
 
 Stage 2 comes from runs/head.pt (train_head.py) where there is one, else from runs/candidate.pt (train_candidate.py); the
-heads that judge one host each (runs/head-HOST.pt) go to runs/heads/HOST.onnx. A graph whose checkpoint is not at hand stays as
-it is. The exported graphs are run by onnx_run.py and must agree with PyTorch before anything is written.
+graphs that judge a host (of runs/head-HOST.pt, or detector-c.pt and candidate-c.pt for those of fold c) go to
+runs/judges/HOST/. A graph whose checkpoint is not at hand stays as it is. The exported graphs are run by onnx_run.py and
+must agree with PyTorch before anything is written.
 """
 import argparse
 import hashlib
@@ -142,16 +143,21 @@ def export_candidate(checkpoint, scratch, out):
 
 
 def export_graphs(runs, out):
-    """What has a checkpoint."""
-    scratch, heads = runs / "export.onnx", runs / "heads"
+    """What has a checkpoint: the graphs that ship, and for each host that they have seen those that have not."""
+    scratch, judges = runs / "export.onnx", runs / "judges"
     if (runs / "detector.pt").exists():
         export_detector(runs / "detector.pt", scratch, out / "detector.onnx")
     stage_2 = next((path for path in (runs / "head.pt", runs / "candidate.pt") if path.exists()), None)
     if stage_2:
         export_candidate(stage_2, scratch, out / "candidate.onnx")
     for path in sorted(runs.glob("head-*.pt")):
-        heads.mkdir(exist_ok=True)
-        export_candidate(path, scratch, heads / f"{path.stem[5:]}.onnx")
+        (judges / path.stem[5:]).mkdir(parents=True, exist_ok=True)
+        export_candidate(path, scratch, judges / path.stem[5:] / "candidate.onnx")
+    for fold in splits.ANEW:
+        for stage, export in (("detector", export_detector), ("candidate", export_candidate)):
+            for host in splits.load()["folds"][fold] if (runs / f"{stage}-{fold}.pt").exists() else ():
+                (judges / host).mkdir(parents=True, exist_ok=True)
+                export(runs / f"{stage}-{fold}.pt", scratch, judges / host / f"{stage}.onnx")
 
 
 def main():

@@ -4,7 +4,7 @@
     python3 train/family_study.py judge FAMILY ...                the rows of the table, on the validation copies
 
 The number of crops ends a training, not the clock, and their seed is the same for all. Judged as stage 1 alone, by its
-own score, and before the shipped stage 2, by what that says (the head that never saw the host, runs/heads): one
+own score, and before the shipped stage 2, by what that says (the one that never saw the host, runs/judges): one
 stage against two.
 """
 import argparse
@@ -120,7 +120,7 @@ def main():
         for family in args.families:
             train(args, family)
         return
-    pipeline = Pipeline(args.models, args.cache, None, Path(args.runs) / "heads")
+    pipeline = Pipeline(args.models, args.cache, None, Path(args.runs) / "judges")
     copies = crops.Plain(args.cache, ["validation"])
     copies.volumes, copies.texts, copies.names = (v[:args.copies] for v in (copies.volumes, copies.texts, copies.names))
     print("| family | parameters | GFLOP a scan | seconds of a processor a scan | minutes of a processor trained | nodules among 60 marks "

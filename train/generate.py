@@ -199,13 +199,15 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", default=str(splits.HERE / "../../shared/data"))
     parser.add_argument("--cache", default=str(splits.HERE / "cache"))
-    parser.add_argument("--part", default="train", choices=[*splits.PARTS, splits.MORE])
+    parser.add_argument("--part", default="train", choices=splits.MADE)
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--nodules", type=int, default=30)
     parser.add_argument("--shams", type=int, default=16)
     parser.add_argument("--plain", action="store_true", help="no augmentation: for evaluation")
     args = parser.parse_args()
+    if args.part == splits.JUDGED and not args.plain:
+        parser.error("those nodules judge: their copies are made --plain")
     folder = Path(args.cache) / (args.part + ("-plain" if args.plain else ""))
     folder.mkdir(parents=True, exist_ok=True)
     hosts = [Host(args.data, r) for r in splits.hosts(args.data, args.part)]
@@ -216,7 +218,7 @@ def main():
         if (folder / f"{number:05d}.json").exists():
             continue
         started = time.time()
-        rng = np.random.default_rng([[*splits.PARTS, splits.MORE].index(args.part), int(args.plain), number])
+        rng = np.random.default_rng([splits.MADE.index(args.part), int(args.plain), number])
         few = [nodules[order[(number * args.nodules + i) % len(order)]]
                for i in range(args.nodules)] if args.plain else for_number(number, nodules, rng)
         volume, description = make_copy(hosts[number % len(hosts)], few, hosts, rng,

@@ -19,7 +19,6 @@ import lungs
 import split as splits
 import trust
 import uncertainty_study as study
-from passes import Passes
 from scan import Pipeline
 
 RIM = 20                  # of black around a volume; whole cells, and in step with the tiles
@@ -37,7 +36,7 @@ def maps_of(pipeline, image, flip):
     axes = [axis + 2 for axis in decode.FLIPS[flip]]
     volume = torch.from_numpy(padded[None, None])
     with torch.no_grad():
-        maps = [torch.flip(m, axes) for m in pipeline.detect(torch.flip(volume, axes))]
+        maps = [torch.flip(m, axes) for m in pipeline.shipped.detect(torch.flip(volume, axes))]
     for axis in decode.FLIPS[flip]:
         maps[1][:, axis] *= -1
     edge = RIM // decode.STRIDE
@@ -69,7 +68,7 @@ def look(pipeline, passes, image, rows):
 
 def collect(pipeline, copies, kept):
     """Two lists, by copy: the rows of stage 1 as it is, and of its mean with the volume mirrored along x."""
-    passes, out = Passes(pipeline.candidate), ([], [])
+    passes, out = pipeline.shipped.stage, ([], [])
     kept.mkdir(parents=True, exist_ok=True)
     for volume, name in zip(copies.volumes, copies.by_name):
         files = [kept / f"{name}-{which}.npz" for which in ("0", "01")]

@@ -51,7 +51,7 @@ def marks_of(net, volume, score_min, limit):
 def detector(runs, models):
     """The last checkpoint, or the shipped graph where there is none."""
     if not (runs / "detector.pt").exists():
-        return Pipeline(models).detect
+        return Pipeline(models).shipped.detect
     net = Detector()
     net.load_state_dict(torch.load(runs / "detector.pt")["average"])
     return net.eval()

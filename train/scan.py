@@ -1,4 +1,5 @@
 """The shipped models over one CT, as the engine runs them: marks with calibrated scores."""
+import hashlib
 import json
 import sys
 import zlib
@@ -13,6 +14,7 @@ import decode
 import lungs
 import masks
 import onnx_run
+import split as splits
 from passes import PLACES, Passes
 from trust import sigmoid
 
@@ -46,35 +48,55 @@ def calibrated(calibration, logit1, logit2, shift=0.0):
     return sigmoid(x + high[:, None])
 
 
-class Pipeline:
-    """models/model.json and its two graphs."""
+class Graphs:
+    """Both stages. digest: of stage 1, under which its marks are kept."""
 
-    def __init__(self, models, cache=None, fitted=None, heads=None):
-        """fitted: calibration.json, whose fits without a host judge that host (calibrate.py). heads: a folder with the
-        stage 2 that never saw it, for each host that the shipped one has seen (train_head.py --without)."""
-        self.cache = cache
-        self.left_out = json.loads(Path(fitted).read_text())["left_out"] if fitted else {}
-        self.text = json.loads((Path(models) / "model.json").read_text())
-        self.detector = onnx.load(str(Path(models) / self.text["detector"]["file"]))
-        self.flips = self.text["candidate"].get("flips", 1)
-        self.candidate = onnx.load(str(Path(models) / self.text["candidate"]["file"]))
-        self.stages = {}      # by host, cut for the passes
-        self.heads = {path.stem: onnx.load(str(path)) for path in sorted(Path(heads).glob("*.onnx"))} if heads else {}
+    def __init__(self, detector, candidate):
+        self.detector, self.candidate = onnx.load(str(detector)), onnx.load(str(candidate))
+        self.digest = hashlib.sha256(Path(detector).read_bytes()).hexdigest()[:12]
+        self.stage = Passes(self.candidate)      # stage 2, cut for the passes
 
     def detect(self, image):
         got = onnx_run.run(self.detector, {"image": image})
         return got["heatmap"], got["offset"], got["log_diameter"]
 
-    def candidate_of(self, host=None):
-        """Stage 2 that may judge `host`: the one that ships where it has not seen it."""
-        return self.heads.get(host, self.candidate)
+
+def judges_of(folder, models):
+    """host -> Graphs of a folder that holds, in a folder a host, the graphs that have not seen it: one stage, where what ships
+    of the other has not seen it either, or both."""
+    def one(host, stage):
+        path = host / f"{stage}.onnx"
+        return path if path.exists() else Path(models) / path.name
+    return {host.name: Graphs(one(host, "detector"), one(host, "candidate")) for host in sorted(Path(folder).glob("*"))}
+
+
+class Pipeline:
+    """models/model.json and its two graphs."""
+
+    def __init__(self, models, cache=None, fitted=None, judges=None):
+        """fitted: calibration.json, whose fits without a host judge that host (calibrate.py). judges: a folder of the graphs
+        that never saw a host, for each host that what ships has seen (export.py)."""
+        self.cache = cache
+        self.left_out = json.loads(Path(fitted).read_text())["left_out"] if fitted else {}
+        self.text = json.loads((Path(models) / "model.json").read_text())
+        self.flips = self.text["candidate"].get("flips", 1)
+        self.shipped = Graphs(*(Path(models) / self.text[stage]["file"] for stage in ("detector", "candidate")))
+        self.judges = judges_of(judges, models) if judges else None
+
+    def graphs_of(self, host=None):
+        """Those that may judge `host`: what ships has seen all but those of never_train."""
+        if host is None or self.judges is None or host in splits.never_fitted(splits.load()):
+            return self.shipped
+        if host not in self.judges:
+            raise SystemExit(f"no graphs that have not seen {host}: train them and run export.py")
+        return self.judges[host]
 
     def classify(self, image, rows, host=None, seed=0):
         """Of each row: logits of the passes with dropout [N, passes]; without it logit, texture (0 solid, 1 part-solid,
         2 ground-glass) and diameter, the mean over the mirror images of its crop."""
         if not len(rows):
             return np.zeros((0, self.text["passes"])), np.zeros(0), np.zeros(0, int), np.zeros(0)
-        crops40, stage = torch.from_numpy(decode.crops40(image, rows)), self.stage_of(host)
+        crops40, stage = torch.from_numpy(decode.crops40(image, rows)), self.graphs_of(host).stage
         rate = self.text["candidate"]["dropout"]
         with torch.no_grad():
             carried = [stage.trunk(decode.mirrored(crops40, n)) for n in range(self.flips)]
@@ -85,11 +107,6 @@ class Pipeline:
             return torch.stack([of(view).double() for view in views]).mean(0).numpy()
         return (logits, mean(lambda v: v["logit"][:, 0]), mean(lambda v: torch.softmax(v["texture"], 1)).argmax(1),
                 mean(lambda v: torch.exp(v["log_diameter"][:, 0])))
-
-    def stage_of(self, host):
-        if host not in self.stages:
-            self.stages[host] = Passes(self.candidate_of(host))
-        return self.stages[host]
 
     def thresholds(self, host=None):
         """calibration, operating_point and score_min: those that ship, or the fit that never saw `host`."""
@@ -103,19 +120,18 @@ class Pipeline:
         p = calibrated(self.thresholds(host)["calibration"], logit1, logit2)
         return p.mean(1) if p.ndim == 2 else p
 
-    def rows(self, volume, name):
+    def rows(self, volume, name, host=None):
         """All marks of stage 1 above LOOSE. With a name they are kept in the cache under the digest
         of the graph: calibration and evaluation then need not run it again."""
-        kept = None
+        kept, graphs = None, self.graphs_of(host)
         if self.cache and name:
-            digest = self.text["detector"]["sha256"][:12]
-            kept = Path(self.cache) / f"marks-{digest}-{decode.INNER_MAX}" / f"{name}.npy"
+            kept = Path(self.cache) / f"marks-{graphs.digest}-{decode.INNER_MAX}" / f"{name}.npy"
             if kept.exists():
                 return np.load(kept)
         hu = volume.astype(np.float32) * (1632 / 255) - 1024
         mask = lungs.lung_mask_2mm(lungs.fill_masked_outside(hu, 2), (1, 1, 1))
         distance = lungs.distance_mm(mask, volume.shape)
-        rows = decode.candidates(self.detect, volume.astype(np.float32) / 255, distance, *LOOSE)
+        rows = decode.candidates(graphs.detect, volume.astype(np.float32) / 255, distance, *LOOSE)
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)
             np.save(kept, rows)
@@ -123,7 +139,7 @@ class Pipeline:
 
     def looked(self, volume, name, score_min, limit, host=None):
         """(rows of stage 1, what classify says of them) of what stage 1 hands on at score_min."""
-        rows = self.rows(volume, name)
+        rows = self.rows(volume, name, host)
         # suppression goes from the best down, so a stricter cut is a prefix of a looser one
         rows = rows[rows[:, 4] >= np.log(score_min / (1 - score_min))][:limit]
         return rows, *self.classify(volume.astype(np.float32) / 255, rows, host, zlib.crc32((name or "").encode()))
@@ -145,13 +161,13 @@ class Pipeline:
 
 
 def main():
-    """Fills the cache of marks: python3 train/scan.py MODELS CACHE PART …"""
-    models, cache, *parts = sys.argv[1:]
-    pipeline = Pipeline(models, cache)
+    """Fills the cache of marks: python3 train/scan.py MODELS CACHE JUDGES PART …"""
+    models, cache, judges, *parts = sys.argv[1:]
+    pipeline = Pipeline(models, cache, None, judges)
     for part in parts:
         copies = crops.Copies(Path(cache) / part)
-        for volume, name in zip(copies.volumes, copies.by_name):
-            print(part, name, len(pipeline.rows(np.array(volume), f"{part}-{name}")), flush=True)
+        for volume, text, name in zip(copies.volumes, copies.texts, copies.by_name):
+            print(part, name, len(pipeline.rows(np.array(volume), f"{part}-{name}", text["host"])), flush=True)
 
 
 if __name__ == "__main__":

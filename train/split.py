@@ -13,6 +13,9 @@ HERE = Path(__file__).parent
 PARTS = ("train", "validation", "test")
 MORE = "more"     # hosts of the other parts with training patients' nodules, for cross-validation
 FOLDS = ("a", "b")     # of it: the networks of one have seen no host of it
+ANEW = ("c", "d")      # the same of the training hosts, by networks made from nothing
+JUDGED = "judged"      # the training hosts with the other patients' nodules, which those networks are judged by
+MADE = (*PARTS, MORE, JUDGED)      # of copies; a copy's seed knows its part by its place here
 
 
 def load():
@@ -48,13 +51,14 @@ UNSEEN = ("validation", "test")     # parts whose hosts no network was trained o
 
 
 def hosts(data, part, split=None):
-    """Rows of hosts.csv of one part, in the order of split.json; MORE leaves out what must never be trained on."""
+    """Rows of hosts.csv of one part, in the order of split.json; MORE leaves out what must never be trained on, JUDGED has
+    the hosts of train."""
     split = split or load()
     with open(Path(data) / "hosts" / "hosts.csv") as f:
         rows = {r["name"]: r for r in csv.DictReader(f)}
     if part == MORE:
         return [rows[h] for h in more_hosts(split) if rows[h]["seriesuid"] not in split["never_train"]]
-    return refuse([rows[name] for name in split["hosts"][part]], part, split)
+    return refuse([rows[name] for name in split["hosts"]["train" if part == JUDGED else part]], part, split)
 
 
 def never_fitted(split):
@@ -63,12 +67,12 @@ def never_fitted(split):
 
 
 def nodules(data, part, split=None):
-    """Rows of nodules.csv whose patient belongs to one part; MORE has those of train."""
+    """Rows of nodules.csv whose patient belongs to one part; MORE has those of train, JUDGED all others."""
     split = split or load()
-    part = "train" if part == MORE else part
+    parts = UNSEEN if part == JUDGED else ("train",) if part == MORE else (part,)
     with open(Path(data) / "nodules" / "nodules.csv") as f:
-        rows = [r for r in csv.DictReader(f) if patient_part(r["patient_id"], split) == part]
-    return refuse(rows, part, split)
+        rows = [r for r in csv.DictReader(f) if patient_part(r["patient_id"], split) in parts]
+    return rows if part == JUDGED else refuse(rows, parts[0], split)
 
 
 def lesions(data, host_name):

@@ -13,6 +13,8 @@ import torch
 import features
 import from_onnx
 import onnx_run
+import scan
+import split
 import train_candidate
 import train_texture
 from candidate import KEEP, TOKENS, Candidate, Density, GatedAttention
@@ -131,6 +133,27 @@ class ShippedTest(unittest.TestCase):
                 torch.testing.assert_close(net.eval()(images)[0], wanted, rtol=1e-3, atol=1e-3)
                 if file == "detector":      # stage 2's gate lets other keys through in training
                     torch.testing.assert_close(net.train()(images)[0], wanted, rtol=1e-3, atol=1e-3)
+
+
+class JudgesTest(unittest.TestCase):
+    MODELS = Path(__file__).parent / "../models"
+
+    def test_a_host_is_judged_by_graphs_that_have_not_seen_it_or_by_none(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for host, stages in (("one", ["candidate"]), ("two", ["detector", "candidate"])):
+                (Path(folder) / host).mkdir()
+                for stage in stages:
+                    model = onnx.load(str(self.MODELS / f"{stage}.onnx"))
+                    model.doc_string = host
+                    onnx.save(model, str(Path(folder) / host / f"{stage}.onnx"))
+            pipeline = scan.Pipeline(self.MODELS, judges=folder)
+        one, two, shipped = pipeline.graphs_of("one"), pipeline.graphs_of("two"), pipeline.graphs_of()
+        self.assertEqual((one.candidate.doc_string, two.candidate.doc_string, two.detector.doc_string), ("one", "two", "two"))
+        self.assertEqual(one.digest, shipped.digest)      # so that its marks are those in the cache
+        self.assertNotEqual(two.digest, shipped.digest)
+        self.assertIs(pipeline.graphs_of(split.never_fitted(split.load())[0]), shipped)
+        with self.assertRaises(SystemExit):
+            pipeline.graphs_of("three")
 
 
 class FeaturesTest(unittest.TestCase):

@@ -48,12 +48,18 @@ def main():
           "the hosts that no threshold sees are those of never_train")
     more = {r["name"] for r in splits.hosts(data, splits.MORE)}
     check(more == set(splits.more_hosts(split)) - set(splits.never_fitted(split)), "cross-validation never trains on them")
+    check({r["patient_id"] for r in splits.nodules(data, splits.JUDGED)} ==
+          set.union(*({r["patient_id"] for r in splits.nodules(data, p)} for p in splits.UNSEEN)), "nobody who is judged by was trained on")
     for fold in splits.FOLDS:
         check(not {r["patient"] for r in splits.hosts(data, "train")} &
               {r["patient"] for r in splits.hosts(data, "validation") + splits.hosts(data, "test")
                if r["name"] in split["folds"][fold]}, f"no patient of fold {fold} is in train")
-    people = [{r["patient"] for r in splits.hosts(data, splits.MORE) if r["name"] in split["folds"][fold]} for fold in splits.FOLDS]
-    check(not set.intersection(*people), "no patient is judged by two folds")
+    everyone = {r["name"]: r["patient"] for part in (*splits.PARTS, splits.MORE) for r in splits.hosts(data, part)}
+    of = [(fold, everyone[name]) for fold in splits.FOLDS + splits.ANEW for name in split["folds"][fold]
+          if name not in splits.never_fitted(split)]
+    check(len({fold for fold, _ in of}) == 4 and all(len({f for f, p in of if p == patient}) == 1 for _, patient in of),
+          "no patient is judged by two folds")
+    check({name for fold in splits.ANEW for name in split["folds"][fold]} == set(split["hosts"]["train"]), "c and d are the training hosts")
     moved = copy.deepcopy(split)
     moved["hosts"]["train"].append("lidc-idri-0001")
     check(refuses(data, "train", moved, splits.hosts), "a forbidden host in train is refused")

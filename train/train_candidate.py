@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import crops
 import from_onnx
+import split as splits
 from candidate import KEEP, SIDE, TOKENS, Candidate
 from train_detector import Training, arguments, copies_of, graph, learning_rate
 
@@ -129,13 +130,18 @@ def loss_of(outputs, goals):
     return found + 0.2 * kind / count + 0.3 * size / count, found.item(), size.item() / count.item()
 
 
+def gated(args):
+    """Whether a gate chooses the keys from here on: what train_head.py follows learns without."""
+    return args.go_on or args.fold in splits.ANEW
+
+
 def start(args):
-    """A network that begins with stage 1's encoder or, with --go-on, with the graph in --models and a gate that lets all keys through."""
-    net = Candidate(dropout=0.2, gated=args.go_on)
+    """A network that begins with stage 1's encoder or, with --go-on, with the graph in --models."""
+    net = Candidate(dropout=0.2, gated=gated(args))
     if args.go_on:
         from_onnx.load(net, graph(args, "candidate"))
     else:
-        start_from_detector(net, Path(args.runs) / "detector.pt")
+        start_from_detector(net, Path(args.runs) / f"detector{'-' + args.fold if args.fold else ''}.pt")
     return net
 
 
@@ -184,7 +190,7 @@ def main():
     hard_read, sums = hard_file.stat().st_mtime, np.zeros(4)
     while training.done() < 1:
         images, goals = batches.get()
-        if args.go_on:
+        if gated(args):
             net.attention.keep = keys_at(training.done())
         outputs = training.forward(images)
         loss, found, size = loss_of(outputs, goals)
@@ -197,7 +203,7 @@ def main():
             sums[:] = 0
             if hard_file.stat().st_mtime != hard_read:      # mine.py ran beside us
                 hard_read, pool.hard = hard_file.stat().st_mtime, json.loads(hard_file.read_text())
-    if args.go_on:
+    if gated(args):
         net.load_state_dict(training.average.state)
         settle(net, *hidden_of_nodules(net, pool, np.random.default_rng([args.seed, 0, 2])), args.seed)
         training.average.state = net.state_dict()

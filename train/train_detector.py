@@ -166,16 +166,18 @@ def arguments(minutes, batch, top_rate, seed):
                         help="convolve in bfloat16: 1.8 times as fast where the processor multiplies it")
     parser.add_argument("--go-on", action="store_true",
                         help="from the graph in --models, which must not have seen the hosts of the fold, with the copies of MORE as well")
-    parser.add_argument("--fold", choices=splits.FOLDS, help="see no host of this fold of split.json")
-    return parser.parse_args()
+    parser.add_argument("--fold", choices=splits.FOLDS + splits.ANEW, help="see no host of this fold of split.json")
+    args = parser.parse_args()
+    if args.go_on and args.fold in splits.ANEW:
+        parser.error(f"no graph is at hand that has not seen the hosts of fold {args.fold}")
+    return args
 
 
 def copies_of(args):
     """All copies that this training may see."""
-    copies = crops.Copies(Path(args.cache) / "train", taught=True)
-    if args.go_on:
+    copies = crops.Copies(Path(args.cache) / "train", True, splits.load()["folds"][args.fold] if args.fold else ())
+    if args.go_on or args.fold in splits.ANEW:
         copies.add(Path(args.cache) / splits.MORE)
-    copies.leave_out(splits.load()["folds"][args.fold] if args.fold else ())
     return copies
 
 
@@ -261,8 +263,7 @@ def main():
         training.learn(loss)
         sums += loss.item(), focal, box
         if training.step % 100 == 0:
-            if not args.go_on:               # generate.py and mine.py may run beside us
-                copies.refresh()
+            copies.refresh()                 # generate.py and mine.py may run beside us
             if hard_file.exists() and not hard:
                 hard.update(json.loads(hard_file.read_text()))
             print(f"{training.said()} loss {sums[0] / 100:.3f} focal {sums[1] / 100:.3f} box {sums[2] / 100:.3f} "

@@ -1,6 +1,6 @@
-"""Fits what says a nodule's texture from its density (candidate.Density), for every head in runs/.
+"""Fits what says a nodule's texture from its density (candidate.Density), for every stage 2 in runs/.
 
-    python3 train/train_texture.py          adds it to runs/head.pt and runs/head-HOST.pt
+    python3 train/train_texture.py          adds it to runs/head.pt, runs/head-HOST.pt and runs/candidate-FOLD.pt
 
 Nodules of training patients in the copies of the hosts that a head may see. Twelve numbers a crop: they are measured once,
 and a fit takes seconds. Ground glass and part-solid nodules are rare, here as in patients; they count by the square root
@@ -90,8 +90,11 @@ def main():
     with torch.no_grad():
         seen, kinds, hosts = measure(pools, rng, args.crops)
     print(f"{len(kinds)} nodules, {torch.bincount(kinds).tolist()} solid, part-solid, ground-glass", flush=True)
-    for path in [runs / "head.pt", *sorted(runs.glob("head-*.pt"))]:
-        kept = torch.from_numpy(hosts != path.stem[5:])
+    folds = splits.load()["folds"]
+    unseen = {runs / "head.pt": [], **{path: [path.stem[5:]] for path in sorted(runs.glob("head-*.pt"))},
+              **{runs / f"candidate-{fold}.pt": folds[fold] for fold in splits.ANEW}}
+    for path in filter(Path.exists, unseen):
+        kept = torch.from_numpy(~np.isin(hosts, unseen[path]))
         add(path, fit(seen[kept], kinds[kept], args.seed))
         print(f"{path.name}: {int(kept.sum())} nodules", flush=True)
 

@@ -25,7 +25,7 @@ import froc
 import split as splits
 import trust
 from evaluate import as_scan
-from passes import PLACES, Passes
+from passes import PLACES
 from scan import Pipeline, calibrated
 
 FALSE_A_SCAN = 8
@@ -56,7 +56,7 @@ class Marks:
     def __init__(self, pipeline, cache):
         self.copies = crops.Plain(cache, splits.UNSEEN)
         self.model, self.seen = pipeline.text, pipeline.flips
-        self.passes = {host: Passes(pipeline.candidate_of(host)) for host in {t["host"] for t in self.copies.texts}}
+        self.passes = {host: pipeline.graphs_of(host).stage for host in {t["host"] for t in self.copies.texts}}
         self.marks, self.scan, self.label, self.carried, self.flips = [], [], [], [], []
         self.host, self.point, self.fits, self.nodules = [], [], {}, 0
         for number, (volume, text, name) in enumerate(zip(self.copies.volumes, self.copies.texts, self.copies.names)):
@@ -288,7 +288,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    pipeline = Pipeline(args.models, args.cache, args.fitted, Path(args.runs) / "heads")
+    pipeline = Pipeline(args.models, args.cache, args.fitted, Path(args.runs) / "judges")
     test = Marks(pipeline, args.cache)
     shift = float(np.log(test.nodules / (calibrate.PREVALENCE * len(test.copies.volumes))))
     plain = test.probability(np.array([m["logit2"] for m in test.marks]), shift)
