@@ -495,9 +495,10 @@ static void *run_accept(void *context) {
     while (!atomic_load(&scp->drained)) {
         struct association *association = NULL;
         struct err err = {0};
-        if (!association_take(scp->listener, ACCEPT_WAIT_MS, &association, &err))
+        if (!association_take(scp->listener, ACCEPT_WAIT_MS, &association, &err)) {
+            tell(&(struct worker){.scp = scp}, DICOM_EVENT_ASSOCIATION_REJECTED, 0, "", err.text);
             nanosleep(&(struct timespec){.tv_nsec = ACCEPT_WAIT_MS * 1000000L}, NULL);
-        else if (association != NULL)
+        } else if (association != NULL)
             welcome(scp, association);
         interrupt_late(scp, pulmo_monotonic_ms());
     }

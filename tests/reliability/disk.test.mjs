@@ -40,6 +40,7 @@ async function failing(context, name, { settings, ...options } = {}) {
 async function started(context, lane, options) {
   const appliance = await Appliance.start(lane, options);
   context.onEnd(async (failure) => {
+    if (failure) await sleep(500); // what it says of its end may still be on its way
     if (failure) console.log(appliance.log.split('\n').slice(-20).join('\n'));
     await appliance.end();
   });
