@@ -25,6 +25,7 @@ const struct code sr_codes[SR_CODE_COUNT] = {
     [SR_VOLUME_SURFACE] = {"121231", "DCM", "Volume Surface"},
     [SR_SOURCE_SERIES] = {"121232", "DCM", "Source series for segmentation"},
     [SR_FINDING_SITE] = {"363698007", "SCT", "Finding Site"},
+    [SR_DIAMETER] = {"81827009", "SCT", "Diameter"}, /* CID 7470 */
     [SR_LONG_AXIS] = {"103339001", "SCT", "Long axis"},
     [SR_SHORT_AXIS] = {"103340004", "SCT", "Short axis"},
     [SR_VOLUME] = {"118565006", "SCT", "Volume"},

@@ -35,6 +35,7 @@ enum sr_code {
     SR_VOLUME_SURFACE,
     SR_SOURCE_SERIES,
     SR_FINDING_SITE,
+    SR_DIAMETER,
     SR_LONG_AXIS,
     SR_SHORT_AXIS,
     SR_VOLUME,

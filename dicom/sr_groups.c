@@ -23,9 +23,11 @@ static bool put_algorithm(struct shim_dataset *parent, enum sr_relation relation
 
 /* ---- one finding ------------------------------------------------------------------------------------- */
 
-/* Sizes are there where something was segmented. */
+/* The diameter is the one whose error is measured (docs/EVALUATION.md), or the reader's; axes and volume are those of
+ * the mask, where something was segmented. */
 static bool put_sizes(struct shim_dataset *group, const struct finding *finding, struct err *err) {
-    const struct sr_number sizes[] = {{SR_LONG_AXIS, SR_UNIT_MM, 1, finding->long_axis_mm},
+    const struct sr_number sizes[] = {{SR_DIAMETER, SR_UNIT_MM, 1, finding->diameter_mm},
+                                      {SR_LONG_AXIS, SR_UNIT_MM, 1, finding->long_axis_mm},
                                       {SR_SHORT_AXIS, SR_UNIT_MM, 1, finding->short_axis_mm},
                                       {SR_VOLUME, SR_UNIT_MM3, 1, finding->volume_mm3}};
     for (size_t index = 0; index < sizeof sizes / sizeof *sizes; index++)

@@ -139,6 +139,7 @@ const struct sr_row sr_rows[] = {
      .when = SR_WITH_SEGMENT},
     {.id = "source series", .path = {GROUP, SR_SOURCE_SERIES}, .type = "UIDREF", .relation = CONTAINS, ONE},
     {.id = "finding site", .path = {GROUP, SR_FINDING_SITE}, .type = "CODE", .relation = MODIFIES, OPTIONAL},
+    {.id = "diameter", .path = {GROUP, SR_DIAMETER}, .type = "NUM", .relation = CONTAINS, ONE},
     {.id = "long axis",
      .path = {GROUP, SR_LONG_AXIS},
      .type = "NUM",

@@ -12,7 +12,7 @@ const percent = (value) => `${Math.round(100 * value)} %`;
 
 function describe(finding) {
   const spread = `${percent(finding.probability)} (${Math.round(100 * finding.probability_low)} to ${percent(finding.probability_high)})`;
-  const size = `${((finding.long_axis_mm + finding.short_axis_mm) / 2).toFixed(1)} mm`;
+  const size = `${finding.diameter_mm.toFixed(1)} mm`;
   const place = finding.center_lps_mm.map((value) => value.toFixed(1)).join(' ');
   return `  ${finding.id}. nodule ${spread}, ${size}, ${finding.texture}, lobe ${finding.lobe}, at LPS ${place} mm` +
     (finding.review ? ', uncertain: review' : '');

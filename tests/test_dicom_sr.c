@@ -284,6 +284,7 @@ static void test_findings(void **state) {
     expect_text(group, SR_TRACKING_IDENTIFIER, 0, "nodule 1");
     report_expect(child(group, SR_TRACKING_UID, 0), 0x0040A124, fixture->listed[0].tracking_uid);
     expect_code(group, SR_FINDING, "786838002");
+    expect_number(group, SR_DIAMETER, "8.2", "mm");
     expect_number(group, SR_LONG_AXIS, "9.1", "mm");
     expect_number(group, SR_SHORT_AXIS, "7.0", "mm");
     expect_number(group, SR_VOLUME, "268.2", "mm3");
@@ -298,6 +299,7 @@ static void test_findings(void **state) {
     report_expect(segment, 0x00081155, seg_uid);
     report_expect(segment, 0x0062000B, "1");
     group = group_of(sr, 1); /* no mask: a sphere */
+    expect_number(group, SR_DIAMETER, "8.2", "mm");
     assert_null(child(group, SR_REFERENCED_SEGMENT, 0));
     report_expect(child(group, SR_VOLUME_SURFACE, 0), 0x30060024, fixture->series->frame_of_reference_uid);
     assert_int_equal(shim_value_count(child(group, SR_VOLUME_SURFACE, 0), 0x00700022), 18);

@@ -140,12 +140,13 @@ function sentenceOf(item: Item): string {
   return model.sentence ?? `Nodule: ${percent(model.probability)} (${interval})`;
 }
 
+/** The diameter is the one whose error is measured; axes and volume are those of the outline. */
 function facts(item: Item): string {
-  if (!item.model) return millimetres(item.diameter_mm);
+  const diameter = `Ø ${millimetres(item.diameter_mm)}`;
+  if (!item.model) return diameter;
   const { long_axis_mm, short_axis_mm, volume_mm3, texture: name } = item.model;
-  const parts = [texture(name)];
-  if (long_axis_mm > 0) parts.push(`${long_axis_mm.toFixed(1)} × ${millimetres(short_axis_mm)}`);
-  else parts.push(millimetres(item.diameter_mm));
+  const parts = [texture(name), diameter];
+  if (long_axis_mm > 0) parts.push(`outline ${long_axis_mm.toFixed(1)} × ${millimetres(short_axis_mm)}`);
   if (volume_mm3 > 0) parts.push(`${Math.round(volume_mm3)} mm³`);
   return parts.join(" · ");
 }
