@@ -51,6 +51,7 @@ async function testOpening({ page }) {
   assert.equal(await hook(page, 'k'), PIXEL.found[2]);
   assert.equal(await hook(page, 'selected'), 1);
   assert.equal(await page.textContent(byId('sentence-1')), 'Nodule, likely: 82 % (74 to 88 %), the passes agree');
+  assert.match(await page.textContent(byId('finding-1')), /solid · Ø\s12\.0\smm \(13\.2\s×\s10\.8\) · 905\smm³/);
   const [red, , blue, alpha] = await overlayAt(page, PIXEL.found);
   assert.ok(alpha > 60 && red > blue, `heat at the nodule: ${red}, ${blue}, ${alpha}`);
   assert.equal((await overlayAt(page, [96, 20]))[3], 0, 'no heat in the chest wall');
@@ -178,7 +179,7 @@ async function testAdding({ page }) {
   await page.mouse.move(...edge, { steps: 3 });
   await page.mouse.up();
   await isVerdict(page, 10001, 'added');
-  assert.match(await page.textContent(byId('finding-10001')), /8\.\d mm/); // 2 x 2.5 pixels of 1.6 mm
+  assert.match(await page.textContent(byId('finding-10001')), /Ø\s8\.\d\smm/); // 2 x 2.5 pixels of 1.6 mm
   await page.keyboard.press('u');
   await page.waitForSelector(byId('finding-10001'), { state: 'detached' });
   await page.click(byId('add'));
@@ -186,7 +187,7 @@ async function testAdding({ page }) {
   await page.fill(byId('diameter'), '7.5');
   await page.click(byId('diameter-ok'));
   await isVerdict(page, 10002, 'added');
-  assert.match(await page.textContent(byId('finding-10002')), /7\.5 mm/);
+  assert.match(await page.textContent(byId('finding-10002')), /Ø\s7\.5\smm/);
 }
 
 async function testVerdictsLast({ page }) {

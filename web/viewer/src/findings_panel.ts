@@ -1,6 +1,6 @@
 // The list of findings at the right: what the model says, in words, and what the reader says to it.
 import { h, replace } from "./dom";
-import { lobe, millimetres, percent, texture } from "./format";
+import { lobe, millimetres, percent, texture, unbroken } from "./format";
 import type { Grid } from "./geometry";
 import type { Item, Reading } from "./reading";
 
@@ -83,7 +83,7 @@ export class FindingsPanel {
       ),
       item.model && h("p", { class: "sentence", "data-testid": `sentence-${item.id}` }, sentenceOf(item)),
       item.model && probabilityBar(item),
-      h("p", { class: "facts" }, facts(item)),
+      h("p", { class: "facts", title: "Diameter (axes of the outline), volume of the outline" }, facts(item)),
       item.model?.review &&
         h("p", { class: "review", "data-testid": `review-${item.id}` }, this.review()),
       selected && this.mayJudge && this.reading.open && this.buttons(item),
@@ -93,7 +93,7 @@ export class FindingsPanel {
 
   private review(): string {
     const rule = this.reading.result.analysis?.review_rule;
-    return `Review: less certain than most findings. Please look twice.${rule ? ` ${rule}` : ""}`;
+    return unbroken(`Review: less certain than most findings. Please look twice.${rule ? ` ${rule}` : ""}`);
   }
 
   private verdictChip(item: Item): HTMLElement | false {
@@ -143,12 +143,12 @@ function sentenceOf(item: Item): string {
 /** The diameter is the one whose error is measured; axes and volume are those of the outline. */
 function facts(item: Item): string {
   const diameter = `Ø ${millimetres(item.diameter_mm)}`;
-  if (!item.model) return diameter;
+  if (!item.model) return unbroken(diameter);
   const { long_axis_mm, short_axis_mm, volume_mm3, texture: name } = item.model;
-  const parts = [texture(name), diameter];
-  if (long_axis_mm > 0) parts.push(`outline ${long_axis_mm.toFixed(1)} × ${millimetres(short_axis_mm)}`);
+  const axes = long_axis_mm > 0 ? ` (${long_axis_mm.toFixed(1)} × ${short_axis_mm.toFixed(1)})` : "";
+  const parts = [texture(name), diameter + axes];
   if (volume_mm3 > 0) parts.push(`${Math.round(volume_mm3)} mm³`);
-  return parts.join(" · ");
+  return parts.map(unbroken).join(" · ");
 }
 
 /** A thin scale from 0 to 100 % with the interval as a band and the mean as a tick. */

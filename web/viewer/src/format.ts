@@ -21,6 +21,8 @@ export function personName(dicom: string): string {
 }
 
 export const millimetres = (value: number): string => `${value.toFixed(1)} mm`;
+/** No line ends between a number and what belongs to it. */
+export const unbroken = (text: string): string => text.replace(/(?<=[\dØ×]) (?=[%m\d×(])/g, "\u00a0");
 export const percent = (value: number): string => `${Math.round(value * 100)} %`;
 
 const lobes: Record<string, string> = {
