@@ -365,6 +365,7 @@ static void test_signed(void **state) {
     expect_code(group_of(sr, 2), SR_VERDICT, "PULMO014");
     assert_non_null(child(group_of(sr, 1), SR_CERTAINTY, 0));
     assert_null(child(group_of(sr, 2), SR_CERTAINTY, 0)); /* the model said nothing of what the reader added */
+    expect_number(group_of(sr, 2), SR_DIAMETER, "8.2", "mm");
     assert_null(child(group_of(sr, 0), SR_TRIAGE, 0));
     expect_text(group_of(sr, 0), SR_TRACKING_IDENTIFIER, 0, "nodule 1");
     expect_text(group_of(sr, 1), SR_TRACKING_IDENTIFIER, 0, "nodule 2, rejected by the reader");

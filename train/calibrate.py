@@ -156,7 +156,7 @@ def main():
     parser.add_argument("--models", default=str(splits.HERE / "../models"))
     args = parser.parse_args()
     pipeline, split = Pipeline(args.models, args.cache, None, Path(args.runs) / "judges"), splits.load()
-    plain = crops.Plain(args.cache, splits.UNSEEN)
+    plain = crops.Plain(args.cache, pipeline.parts())
     copies = [labelled(pipeline, text, np.array(volume), name)
               for volume, text, name in zip(plain.volumes, plain.texts, plain.names)]
     out, found = fits(copies, splits.never_fitted(split))

@@ -129,13 +129,14 @@ def main():
     parser.add_argument("--data", default=str(splits.HERE / "../../shared/data"))
     parser.add_argument("--cache", default=str(splits.HERE / "cache"))
     parser.add_argument("--models", default=str(splits.HERE / "../models"))
-    parser.add_argument("--parts", nargs="*", default=splits.UNSEEN)
+    parser.add_argument("--parts", nargs="*", help="all whose hosts the graphs may judge by default")
     parser.add_argument("--fitted", default=str(splits.HERE / "runs/calibration.json"))
     parser.add_argument("--judges", default=str(splits.HERE / "runs/judges"))
     parser.add_argument("--json", default=str(splits.HERE / "runs/evaluation.json"))
     args = parser.parse_args()
     pipeline = Pipeline(args.models, args.cache, args.fitted, args.judges)
-    copies, marks = crops.Plain(args.cache, args.parts), []
+    parts = args.parts or pipeline.parts()
+    copies, marks = crops.Plain(args.cache, parts), []
     texts = copies.texts
     for volume, text, name in zip(copies.volumes, texts, copies.names):
         marks.append(pipeline.marks(np.array(volume), name, host=text["host"]))
@@ -165,7 +166,7 @@ def main():
               "by_host": {h: froc.froc([s for s, t in zip(scans, texts) if t["host"] == h], 200)
                           for h in sorted({t["host"] for t in texts})},
               "hosts_without_implants": [whole_host(pipeline, args.data, r["name"])
-                                         for part in args.parts for r in splits.hosts(args.data, part)]}
+                                         for part in parts for r in splits.hosts(args.data, part)]}
     Path(args.json).write_text(json.dumps(result, indent=1, default=int) + "\n")
     print(json.dumps(result, indent=1, default=int))
 

@@ -91,6 +91,11 @@ class Pipeline:
             raise SystemExit(f"no graphs that have not seen {host}: train them and run export.py")
         return self.judges[host]
 
+    def parts(self):
+        """Parts of the copies for evaluation whose hosts it may judge: those of train only by graphs made without them."""
+        train = splits.load()["hosts"]["train"]
+        return splits.UNSEEN + ((splits.JUDGED,) if all(host in (self.judges or {}) for host in train) else ())
+
     def classify(self, image, rows, host=None, seed=0):
         """Of each row: logits of the passes with dropout [N, passes]; without it logit, texture (0 solid, 1 part-solid,
         2 ground-glass) and diameter, the mean over the mirror images of its crop."""

@@ -147,6 +147,9 @@ class JudgesTest(unittest.TestCase):
                     model.doc_string = host
                     onnx.save(model, str(Path(folder) / host / f"{stage}.onnx"))
             pipeline = scan.Pipeline(self.MODELS, judges=folder)
+            for host in split.load()["hosts"]["train"]:
+                (Path(folder) / host).mkdir()
+            self.assertIn(split.JUDGED, scan.Pipeline(self.MODELS, judges=folder).parts())
         one, two, shipped = pipeline.graphs_of("one"), pipeline.graphs_of("two"), pipeline.graphs_of()
         self.assertEqual((one.candidate.doc_string, two.candidate.doc_string, two.detector.doc_string), ("one", "two", "two"))
         self.assertEqual(one.digest, shipped.digest)      # so that its marks are those in the cache
@@ -154,6 +157,7 @@ class JudgesTest(unittest.TestCase):
         self.assertIs(pipeline.graphs_of(split.never_fitted(split.load())[0]), shipped)
         with self.assertRaises(SystemExit):
             pipeline.graphs_of("three")
+        self.assertEqual(pipeline.parts(), split.UNSEEN)      # a training host has no graphs here that have not seen it
 
 
 class FeaturesTest(unittest.TestCase):

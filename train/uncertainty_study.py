@@ -54,7 +54,7 @@ class Marks:
     """The marks of all copies, each judged by its host's own fit, with what the passes need of them."""
 
     def __init__(self, pipeline, cache):
-        self.copies = crops.Plain(cache, splits.UNSEEN)
+        self.copies = crops.Plain(cache, pipeline.parts())
         self.model, self.seen = pipeline.text, pipeline.flips
         self.passes = {host: pipeline.graphs_of(host).stage for host in {t["host"] for t in self.copies.texts}}
         self.marks, self.scan, self.label, self.carried, self.flips = [], [], [], [], []
