@@ -255,15 +255,15 @@ static bool listen_until_stopped(struct reception *reception, struct err *err) {
                             .ca_file = *config->dicom_tls_ca ? config->dicom_tls_ca : NULL,
                             .require_peer_certificate = config->dicom_tls_require_peer != 0};
     bool with_tls = *config->dicom_tls_certificate != '\0';
-    struct dicom_scp *plain = start_scp(reception, NULL, err);
+    struct outbox *outbox = outbox_start(config, err); /* first: whoever finds the port open finds it staying open */
+    struct dicom_scp *plain = outbox ? start_scp(reception, NULL, err) : NULL;
     struct dicom_scp *secure = plain && with_tls ? start_scp(reception, &tls, err) : NULL;
-    struct outbox *outbox = plain && (secure || !with_tls) ? outbox_start(config, err) : NULL;
-    while (outbox && !stop_requested) {
+    bool good = plain && (secure || !with_tls);
+    while (good && !stop_requested) {
         poll(NULL, 0, 250);
         write_closings(reception);
         write_sums(reception, false);
     }
-    bool good = outbox != NULL;
     if (secure)
         dicom_scp_refuse(secure); /* both drain at one time, or the supervisor would lose its patience */
     if (plain)
