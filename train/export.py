@@ -4,7 +4,7 @@
 
 Stage 2 comes from runs/head.pt (train_head.py) where there is one, else from runs/candidate.pt (train_candidate.py); the
 graphs that judge a host (of runs/head-HOST.pt, or detector-c.pt and candidate-c.pt for those of fold c) go to
-runs/judges/HOST/. A graph whose checkpoint is not at hand stays as it is. The exported graphs are run by onnx_run.py and
+runs/judges/HOST/ or runs/judges/c/. A graph whose checkpoint is not at hand stays as it is. The exported graphs are run by onnx_run.py and
 must agree with PyTorch before anything is written.
 """
 import argparse
@@ -154,10 +154,11 @@ def export_graphs(runs, out):
         (judges / path.stem[5:]).mkdir(parents=True, exist_ok=True)
         export_candidate(path, scratch, judges / path.stem[5:] / "candidate.onnx")
     for fold in splits.ANEW:
-        for stage, export in (("detector", export_detector), ("candidate", export_candidate)):
-            for host in splits.load()["folds"][fold] if (runs / f"{stage}-{fold}.pt").exists() else ():
-                (judges / host).mkdir(parents=True, exist_ok=True)
-                export(runs / f"{stage}-{fold}.pt", scratch, judges / host / f"{stage}.onnx")
+        detector, candidate = (runs / f"{stage}-{fold}.pt" for stage in ("detector", "candidate"))
+        if detector.exists() and candidate.exists():      # one alone would judge beside what has seen its hosts
+            (judges / fold).mkdir(parents=True, exist_ok=True)
+            export_detector(detector, scratch, judges / fold / "detector.onnx")
+            export_candidate(candidate, scratch, judges / fold / "candidate.onnx")
 
 
 def main():

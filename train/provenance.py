@@ -52,7 +52,8 @@ def stage(path, batch, before):
             raise SystemExit(f"{path.name} is missing, and {graph} is not the graph that was recorded")
         return before[path.stem]
     saved = torch.load(path, map_location="cpu")
-    return {"crops": saved["step"] * batch, "hours": round(saved["used"] / 3600, 2), "checkpoint_sha256": digest(path)}
+    went_on = {"started_from": saved["start"]} if saved.get("start") else {}
+    return {"crops": saved["step"] * batch, "hours": round(saved["used"] / 3600, 2), "checkpoint_sha256": digest(path), **went_on}
 
 
 def head(runs, before, now):

@@ -62,12 +62,15 @@ class Graphs:
 
 
 def judges_of(folder, models):
-    """host -> Graphs of a folder that holds, in a folder a host, the graphs that have not seen it: one stage, where what ships
-    of the other has not seen it either, or both."""
-    def one(host, stage):
-        path = host / f"{stage}.onnx"
-        return path if path.exists() else Path(models) / path.name
-    return {host.name: Graphs(one(host, "detector"), one(host, "candidate")) for host in sorted(Path(folder).glob("*"))}
+    """host -> Graphs of a folder that holds, in a folder a host or a fold of split.json, graphs that have not seen it. Stage 1
+    may be missing where the one that ships has not seen the host either; stage 2 never, since the one that ships has seen all."""
+    split, out = splits.load(), {}
+    for path in sorted(Path(folder).glob("*")):
+        hosts, detector = split["folds"].get(path.name, [path.name]), path / "detector.onnx"
+        if not detector.exists() and not set(hosts) & set(split["hosts"]["train"]):
+            detector = Path(models) / detector.name
+        out.update(dict.fromkeys(hosts, Graphs(detector, path / "candidate.onnx")))
+    return out
 
 
 class Pipeline:
@@ -82,10 +85,11 @@ class Pipeline:
         self.flips = self.text["candidate"].get("flips", 1)
         self.shipped = Graphs(*(Path(models) / self.text[stage]["file"] for stage in ("detector", "candidate")))
         self.judges = judges_of(judges, models) if judges else None
+        self.unseen = splits.never_fitted(splits.load())
 
     def graphs_of(self, host=None):
         """Those that may judge `host`: what ships has seen all but those of never_train."""
-        if host is None or self.judges is None or host in splits.never_fitted(splits.load()):
+        if host is None or self.judges is None or host in self.unseen:
             return self.shipped
         if host not in self.judges:
             raise SystemExit(f"no graphs that have not seen {host}: train them and run export.py")

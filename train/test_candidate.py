@@ -2,6 +2,7 @@
 
     python3 train/test_candidate.py
 """
+import shutil
 import tempfile
 import unittest
 from pathlib import Path
@@ -147,9 +148,16 @@ class JudgesTest(unittest.TestCase):
                     model.doc_string = host
                     onnx.save(model, str(Path(folder) / host / f"{stage}.onnx"))
             pipeline = scan.Pipeline(self.MODELS, judges=folder)
+            for fold in split.ANEW:
+                (Path(folder) / fold).mkdir()
+                shutil.copy(Path(folder) / "two/candidate.onnx", Path(folder) / fold)
+                with self.assertRaises(FileNotFoundError):      # what ships of stage 1 has seen a training host
+                    scan.Pipeline(self.MODELS, judges=folder)
+                shutil.copy(Path(folder) / "two/detector.onnx", Path(folder) / fold)
+            anew = scan.Pipeline(self.MODELS, judges=folder)
+            self.assertIn(split.JUDGED, anew.parts())
             for host in split.load()["hosts"]["train"]:
-                (Path(folder) / host).mkdir()
-            self.assertIn(split.JUDGED, scan.Pipeline(self.MODELS, judges=folder).parts())
+                self.assertEqual(anew.graphs_of(host).detector.doc_string, "two")
         one, two, shipped = pipeline.graphs_of("one"), pipeline.graphs_of("two"), pipeline.graphs_of()
         self.assertEqual((one.candidate.doc_string, two.candidate.doc_string, two.detector.doc_string), ("one", "two", "two"))
         self.assertEqual(one.digest, shipped.digest)      # so that its marks are those in the cache

@@ -14,7 +14,7 @@ import crops
 import from_onnx
 import split as splits
 from candidate import KEEP, SIDE, TOKENS, Candidate
-from train_detector import Training, arguments, copies_of, graph, learning_rate
+from train_detector import Training, arguments, checkpoint, copies_of, graph, learning_rate
 
 
 def texture_class(value):
@@ -141,7 +141,7 @@ def start(args):
     if args.go_on:
         from_onnx.load(net, graph(args, "candidate"))
     else:
-        start_from_detector(net, Path(args.runs) / f"detector{'-' + args.fold if args.fold else ''}.pt")
+        start_from_detector(net, checkpoint(args, "detector"))
     return net
 
 

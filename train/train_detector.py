@@ -186,13 +186,18 @@ def graph(args, name):
     return Path(args.models) / f"{name}.onnx"
 
 
+def checkpoint(args, name):
+    """Of a stage, or of its network without a fold."""
+    return Path(args.runs) / f"{name}{'-' + args.fold if args.fold else ''}.pt"
+
+
 class Training:
     """The loop of both stages: rate, average, checkpoint, and when to end."""
 
     def __init__(self, net, args, name, decay):
         self.net, self.args = net, args
         self.start = hashlib.sha256(graph(args, name).read_bytes()).hexdigest() if args.go_on else None
-        self.checkpoint = Path(args.runs) / f"{name}{'-' + args.fold if args.fold else ''}.pt"
+        self.checkpoint = checkpoint(args, name)
         self.minutes_file = Path(args.runs) / f"{name}.minutes"      # lets a running training be cut short
         self.optimizer = torch.optim.AdamW(net.parameters(), args.top_rate, weight_decay=decay)
         self.average, self.step, self.used = Average(net), 0, 0.0
