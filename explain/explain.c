@@ -43,18 +43,6 @@ static bool add_attention(struct explain_map *map, const struct volume *iso, con
     return explain_map_add_cells(map, &grid, token, err);
 }
 
-static bool add_cam(struct explain_map *map, struct infer_session *session, const struct volume *iso,
-                    const struct finding *finding, struct err *err) {
-    PULMO_SCOPED(infer_cam_free) struct infer_cam cam = {0};
-    return infer_cam(session, iso, finding->center_lps_mm, &cam, err) &&
-           explain_map_add_cells(map, &cam.grid, cam.map, err);
-}
-
-bool explain_map_add(struct explain_map *map, struct infer_session *session, const struct volume *iso,
-                     const struct finding *finding, enum explain_kind kind, struct err *err) {
-    return kind == EXPLAIN_ATTENTION ? add_attention(map, iso, finding, err) : add_cam(map, session, iso, finding, err);
-}
-
 static bool add_attentions(struct explain_map *map, const struct volume *iso, const struct findings *reported,
                            struct err *err) {
     for (size_t index = 0; index < reported->count; index++)

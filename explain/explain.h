@@ -13,12 +13,10 @@ struct explain_map;
 struct explain_map *explain_map_new(const struct grid *source, struct err *err);
 void explain_map_free(struct explain_map *map);
 
-/* Adds one finding's map: attention (5x5x5 tokens over its 40 mm crop, what each received above an equal share, as the
- * finding holds it) or HiResCAM (positive part), computed here. Trilinear from the model's frame to the source voxels,
- * normalised to a maximum of 1 within the finding; nothing positive adds nothing. */
-bool explain_map_add(struct explain_map *map, struct infer_session *session, const struct volume *iso,
-                     const struct finding *finding, enum explain_kind kind, struct err *err) PULMO_MUST_USE;
-/* The same for every reported finding; the gradient maps are computed on the session's threads. */
+/* Adds the map of every reported finding: attention (5x5x5 tokens over its 40 mm crop, what each received above an
+ * equal share, as the finding holds it) or HiResCAM (positive part), computed here on the session's threads. Trilinear
+ * from the model's frame to the source voxels, normalised to a maximum of 1 within a finding; nothing positive adds
+ * nothing. */
 bool explain_map_add_reported(struct explain_map *map, struct infer_session *session, const struct volume *iso,
                               const struct findings *findings, enum explain_kind kind, struct err *err) PULMO_MUST_USE;
 

@@ -145,7 +145,7 @@ static struct maps maps_of(const char *model_path, const struct volume *volume) 
     if (!session)
         fail_msg("%s", err.text);
     const struct infer_candidate_config passes = {.seed = 42, .candidate = 1, .pass_count = 5, .dropout = -1};
-    struct finding finding = {.id = 1, .diameter_mm = 12, .pass_count = 5};
+    struct finding finding = {.id = 1, .diameter_mm = 12, .pass_count = 5, .reported = true};
     struct infer_candidate_result result;
     if (!infer_candidate(session, volume, finding.center_lps_mm, &passes, &result, &err))
         fail_msg("%s", err.text);
@@ -154,7 +154,8 @@ static struct maps maps_of(const char *model_path, const struct volume *volume) 
     for (int kind = 0; kind < 2; kind++) {
         struct explain_map *map = explain_map_new(&volume->grid, &err);
         assert_non_null(map);
-        if (!explain_map_add(map, session, volume, &finding, (enum explain_kind)kind, &err))
+        if (!explain_map_add_reported(map, session, volume, &(struct findings){.items = &finding, .count = 1},
+                                      (enum explain_kind)kind, &err))
             fail_msg("%s", err.text);
         maps.heat[kind] = malloc(sizeof(float) * SIDE * SIDE * SIDE);
         assert_non_null(maps.heat[kind]);

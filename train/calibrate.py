@@ -21,6 +21,7 @@ from scipy import optimize
 
 import crops
 import froc
+import judge
 import masks
 import split as splits
 from evaluate import as_scan
@@ -154,8 +155,9 @@ def main():
     parser.add_argument("--cache", default=str(splits.HERE / "cache"))
     parser.add_argument("--runs", default=str(splits.HERE / "runs"))
     parser.add_argument("--models", default=str(splits.HERE / "../models"))
+    parser.add_argument("--judges", default=str(judge.FOLDER))
     args = parser.parse_args()
-    pipeline, split = Pipeline(args.models, args.cache, None, Path(args.runs) / "judges"), splits.load()
+    pipeline, split = Pipeline(args.models, args.cache, None, args.judges), splits.load()
     plain = crops.Plain(args.cache, pipeline.parts())
     copies = [labelled(pipeline, text, np.array(volume), name)
               for volume, text, name in zip(plain.volumes, plain.texts, plain.names)]

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 import crops
-import export
 import frame
 import froc
 import generate
+import judge
 import lungs
 import split as splits
 from scan import Pipeline
@@ -131,7 +131,7 @@ def main():
     parser.add_argument("--models", default=str(splits.HERE / "../models"))
     parser.add_argument("--parts", nargs="*", help="all whose hosts the graphs may judge by default")
     parser.add_argument("--fitted", default=str(splits.HERE / "runs/calibration.json"))
-    parser.add_argument("--judges", default=str(splits.HERE / "runs/judges"))
+    parser.add_argument("--judges", default=str(judge.FOLDER))
     parser.add_argument("--json", default=str(splits.HERE / "runs/evaluation.json"))
     args = parser.parse_args()
     pipeline = Pipeline(args.models, args.cache, args.fitted, args.judges)
@@ -159,7 +159,7 @@ def main():
               "found_by_kind": {str(rate): by_kind(texts, scans, rate) for rate in (1, 4, 8)},
               "texture_confusion": texture_confusion(texts, marks),
               "models": {k: pipeline.text[k]["sha256"] for k in ("detector", "candidate")},
-              "judges": {str(p.relative_to(args.judges)): export.sha256(p) for p in sorted(Path(args.judges).glob("*/*.onnx"))},
+              "judges": {str(p.relative_to(args.judges)): judge.sha256(p) for p in sorted(Path(args.judges).glob("*/*.*"))},
               "errors": errors(texts, marks),
               "marks_a_scan": round(float(np.mean([len(m) for m in marks])), 1),
               "texture_right": texture_right(texts, marks),

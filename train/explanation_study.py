@@ -17,6 +17,7 @@ import crops
 import frame
 import froc
 import generate
+import judge
 import maps
 import onnx_run
 import split as splits
@@ -229,11 +230,12 @@ def main():
     parser.add_argument("--cases", type=int, default=1000, help="cases of the pointing game, for a trial")
     parser.add_argument("--part", default="test", choices=splits.PARTS, help="validation, to choose a map")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--judges", default=str(judge.FOLDER))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     folder = Path(args.runs) / ("masks" if args.part == "test" else f"masks-{args.part}")
     make_masks(args.data, args.cache, folder, args.part)
-    pipeline = Pipeline(args.models, args.cache, args.fitted, Path(args.runs) / "judges")
+    pipeline = Pipeline(args.models, args.cache, args.fitted, args.judges)
     cases = cases_of(pipeline, args.cache, folder, args.part)
     few = [cases[i] for i in np.random.default_rng(2).permutation(len(cases))[:args.faithful]]
     cases = cases[:args.cases]

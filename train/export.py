@@ -4,11 +4,10 @@
 
 Stage 2 comes from runs/head.pt (train_head.py) where there is one, else from runs/candidate.pt (train_candidate.py); the
 graphs that judge a host (of runs/head-HOST.pt, or detector-c.pt and candidate-c.pt for those of fold c) go to
-runs/judges/HOST/ or runs/judges/c/. A graph whose checkpoint is not at hand stays as it is. The exported graphs are run by onnx_run.py and
+judges/HOST/ or judges/c/ (judge.py). A graph whose checkpoint is not at hand stays as it is. The exported graphs are run by onnx_run.py and
 must agree with PyTorch before anything is written.
 """
 import argparse
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 
 import decode
+import judge
 import maps
 import onnx_run
 import split as splits
@@ -113,10 +113,6 @@ def compare(model, net, example, what):
         assert worst < 1e-3, "the exported graph is not the network"
 
 
-def sha256(path):
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
 def write_model(path, model):
     onnx.save(model, str(path) + ".part")
     os.replace(str(path) + ".part", path)
@@ -133,54 +129,60 @@ def export_detector(checkpoint, scratch, out):
     write_model(out, model)
 
 
-def export_candidate(checkpoint, scratch, out):
+def candidate_graph(checkpoint, scratch):
     net = fold_norms(Candidate.of(torch.load(checkpoint)["average"], DROPOUT))
     to_onnx(net, torch.rand(2, 1, SIDE, SIDE, SIDE), scratch, ["crop"],
             ["logit", "texture", "log_diameter", "attention"])
     model = tidy(onnx.load(str(scratch)))
-    compare(model, net, torch.rand(3, 1, SIDE, SIDE, SIDE), out.name)
-    write_model(out, model)
+    compare(model, net, torch.rand(3, 1, SIDE, SIDE, SIDE), checkpoint.stem)
+    return model
 
 
-def export_graphs(runs, out):
+def export_graphs(runs, out, judges):
     """What has a checkpoint: the graphs that ship, and for each host that they have seen those that have not."""
-    scratch, judges = runs / "export.onnx", runs / "judges"
+    scratch = runs / "export.onnx"
     if (runs / "detector.pt").exists():
         export_detector(runs / "detector.pt", scratch, out / "detector.onnx")
     stage_2 = next((path for path in (runs / "head.pt", runs / "candidate.pt") if path.exists()), None)
     if stage_2:
-        export_candidate(stage_2, scratch, out / "candidate.onnx")
+        write_model(out / "candidate.onnx", candidate_graph(stage_2, scratch))
     for path in sorted(runs.glob("head-*.pt")):
-        (judges / path.stem[5:]).mkdir(parents=True, exist_ok=True)
-        export_candidate(path, scratch, judges / path.stem[5:] / "candidate.onnx")
+        folder = made(judges / path.stem[5:])
+        judge.write_head(folder, candidate_graph(path, scratch), out / "candidate.onnx")
     for fold in splits.ANEW:
         detector, candidate = (runs / f"{stage}-{fold}.pt" for stage in ("detector", "candidate"))
         if detector.exists() and candidate.exists():      # one alone would judge beside what has seen its hosts
-            (judges / fold).mkdir(parents=True, exist_ok=True)
-            export_detector(detector, scratch, judges / fold / "detector.onnx")
-            export_candidate(candidate, scratch, judges / fold / "candidate.onnx")
+            folder = made(judges / fold)
+            export_detector(detector, scratch, folder / "detector.onnx")
+            write_model(folder / "candidate.onnx", candidate_graph(candidate, scratch))
+
+
+def made(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", default=str(splits.HERE / "runs"))
     parser.add_argument("--out", default=str(splits.HERE / "../models"))
+    parser.add_argument("--judges", default=str(judge.FOLDER))
     args = parser.parse_args()
     runs, out = Path(args.runs), Path(args.out)
     torch.set_num_threads(2)
     torch.manual_seed(0)
-    export_graphs(runs, out)
+    export_graphs(runs, out, Path(args.judges))
     cam_layer = fine_cam_tensor(onnx.load(str(out / "detector.onnx")))
     fitted = {"calibration": {"a": 1.0, "b": 0.0, "c": 0.0}, "operating_point": 0.5,
               "score_min": 0.02, "candidates_max": 60}
     if (runs / "calibration.json").exists():
         fitted.update(json.loads((runs / "calibration.json").read_text()))
     text = {"name": "pulmo-nodule", "version": VERSION,
-            "detector": {"file": "detector.onnx", "sha256": sha256(out / "detector.onnx"),
+            "detector": {"file": "detector.onnx", "sha256": judge.sha256(out / "detector.onnx"),
                          "cam_layer": cam_layer, "cam_side": maps.TILE, "tile": decode.TILE, "margin": decode.MARGIN,
                          "inner_max": decode.INNER_MAX, "recompute_side": maps.TILE, "score_min": fitted["score_min"],
                          "candidates_max": fitted["candidates_max"]},
-            "candidate": {"file": "candidate.onnx", "sha256": sha256(out / "candidate.onnx"),
+            "candidate": {"file": "candidate.onnx", "sha256": judge.sha256(out / "candidate.onnx"),
                           "side": SIDE, "dropout": DROPOUT, "flips": FLIPS},
             "calibration": fitted["calibration"], "operating_point": fitted["operating_point"],
             "passes": 30}

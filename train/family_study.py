@@ -18,6 +18,7 @@ import torch
 import crops
 import decode
 import froc
+import judge
 import mine
 import split as splits
 from evaluate import as_scan
@@ -114,13 +115,14 @@ def main():
     parser.add_argument("--copies", type=int, default=8)
     parser.add_argument("--seed", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--judges", default=str(judge.FOLDER))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.what == "train":
         for family in args.families:
             train(args, family)
         return
-    pipeline = Pipeline(args.models, args.cache, None, Path(args.runs) / "judges")
+    pipeline = Pipeline(args.models, args.cache, None, args.judges)
     copies = crops.Plain(args.cache, ["validation"])
     copies.volumes, copies.texts, copies.names = (v[:args.copies] for v in (copies.volumes, copies.texts, copies.names))
     print("| family | parameters | GFLOP a scan | seconds of a processor a scan | minutes of a processor trained | nodules among 60 marks "

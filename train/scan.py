@@ -1,5 +1,4 @@
 """The shipped models over one CT, as the engine runs them: marks with calibrated scores."""
-import hashlib
 import json
 import sys
 import zlib
@@ -11,6 +10,7 @@ import torch
 
 import crops
 import decode
+import judge
 import lungs
 import masks
 import onnx_run
@@ -52,8 +52,9 @@ class Graphs:
     """Both stages. digest: of stage 1, under which its marks are kept."""
 
     def __init__(self, detector, candidate):
-        self.detector, self.candidate = onnx.load(str(detector)), onnx.load(str(candidate))
-        self.digest = hashlib.sha256(Path(detector).read_bytes()).hexdigest()[:12]
+        """Stage 1 by its path, stage 2 as a graph."""
+        self.detector, self.candidate = onnx.load(str(detector)), candidate
+        self.digest = judge.sha256(detector)[:12]
         self.stage = Passes(self.candidate)      # stage 2, cut for the passes
 
     def detect(self, image):
@@ -61,30 +62,21 @@ class Graphs:
         return got["heatmap"], got["offset"], got["log_diameter"]
 
 
-def judges_of(folder, models):
-    """host -> Graphs of a folder that holds, in a folder a host or a fold of split.json, graphs that have not seen it. Stage 1
-    may be missing where the one that ships has not seen the host either; stage 2 never, since the one that ships has seen all."""
-    split, out = splits.load(), {}
-    for path in sorted(Path(folder).glob("*")):
-        hosts, detector = split["folds"].get(path.name, [path.name]), path / "detector.onnx"
-        if not detector.exists() and not set(hosts) & set(split["hosts"]["train"]):
-            detector = Path(models) / detector.name
-        out.update(dict.fromkeys(hosts, Graphs(detector, path / "candidate.onnx")))
-    return out
-
-
 class Pipeline:
     """models/model.json and its two graphs."""
 
     def __init__(self, models, cache=None, fitted=None, judges=None):
         """fitted: calibration.json, whose fits without a host judge that host (calibrate.py). judges: a folder of the graphs
-        that never saw a host, for each host that what ships has seen (export.py)."""
+        that never saw a host, for each host that what ships has seen (judge.py)."""
         self.cache = cache
         self.left_out = json.loads(Path(fitted).read_text())["left_out"] if fitted else {}
         self.text = json.loads((Path(models) / "model.json").read_text())
         self.flips = self.text["candidate"].get("flips", 1)
-        self.shipped = Graphs(*(Path(models) / self.text[stage]["file"] for stage in ("detector", "candidate")))
-        self.judges = judges_of(judges, models) if judges else None
+        paths = [Path(models) / self.text[stage]["file"] for stage in ("detector", "candidate")]
+        self.shipped = Graphs(paths[0], onnx.load(str(paths[1])))
+        self.judges = {} if judges else None
+        for hosts, *stages in judge.stages(judges, *paths) if judges else ():
+            self.judges.update(dict.fromkeys(hosts, Graphs(*stages)))
         self.unseen = splits.never_fitted(splits.load())
 
     def graphs_of(self, host=None):

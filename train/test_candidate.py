@@ -13,6 +13,7 @@ import torch
 
 import features
 import from_onnx
+import judge
 import onnx_run
 import scan
 import split
@@ -166,6 +167,21 @@ class JudgesTest(unittest.TestCase):
         with self.assertRaises(SystemExit):
             pipeline.graphs_of("three")
         self.assertEqual(pipeline.parts(), split.UNSEEN)      # a training host has no graphs here that have not seen it
+
+    def test_a_head_is_kept_beside_the_trunk_that_ships(self):
+        shipped = self.MODELS / "candidate.onnx"
+        with tempfile.TemporaryDirectory() as folder:
+            model = onnx.load(str(shipped))
+            logit = next(i for i in model.graph.initializer if i.name == "logit.weight")
+            wanted = onnx.numpy_helper.to_array(logit) + 1
+            logit.CopyFrom(onnx.numpy_helper.from_array(wanted, logit.name))
+            (Path(folder) / "one").mkdir()
+            judge.write_head(Path(folder) / "one", model, shipped)
+            self.assertEqual(sorted(np.load(Path(folder) / "one" / judge.HEAD).files), ["logit.weight", "of"])
+            graphs = scan.Pipeline(self.MODELS, judges=folder).graphs_of("one")
+            self.assertEqual(graphs.candidate.SerializeToString(), model.SerializeToString())
+            with self.assertRaises(SystemExit):      # of another version
+                judge.with_head(Path(folder) / "one" / judge.HEAD, self.MODELS / "detector.onnx")
 
 
 class FeaturesTest(unittest.TestCase):

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 import export
 import frame
 import gate
+import judge
 import lungs
 import onnx_run
 import split as splits
@@ -300,7 +301,7 @@ def write_model(net, limits, out, scratch):
     assert (got - want).abs().max() < 1e-4, "the exported graph is not the network"
     export.write_model(out / "gate.onnx", model)
     text = json.loads((out / "model.json").read_text())
-    text["gate"] = {"file": "gate.onnx", "sha256": export.sha256(out / "gate.onnx"),
+    text["gate"] = {"file": "gate.onnx", "sha256": judge.sha256(out / "gate.onnx"),
                     "limits": limits}
     (out / "model.json").write_text(json.dumps(text, indent=1) + "\n")
 

@@ -22,6 +22,7 @@ import calibrate
 import crops
 import decode
 import froc
+import judge
 import split as splits
 import trust
 from evaluate import as_scan
@@ -286,9 +287,10 @@ def main():
     parser.add_argument("--fitted", default=str(splits.HERE / "runs/calibration.json"))
     parser.add_argument("--write-review", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--judges", default=str(judge.FOLDER))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    pipeline = Pipeline(args.models, args.cache, args.fitted, Path(args.runs) / "judges")
+    pipeline = Pipeline(args.models, args.cache, args.fitted, args.judges)
     test = Marks(pipeline, args.cache)
     shift = float(np.log(test.nodules / (calibrate.PREVALENCE * len(test.copies.volumes))))
     plain = test.probability(np.array([m["logit2"] for m in test.marks]), shift)
