@@ -63,9 +63,14 @@ def head(runs, before, now):
         if "head" in before and before["models"]["candidate.onnx"] != digest(HERE / "../models/candidate.onnx"):
             raise SystemExit("head.pt is missing, and candidate.onnx is not the graph that was recorded")
         return before.get("head")
+    return {**told(path), **now}
+
+
+def told(path):
+    """What the checkpoint of a head says."""
     saved = torch.load(path, map_location="cpu")
     return {"crops": saved["crops"], "hours": round(saved["used"] / 3600, 2), "checkpoint_sha256": digest(path),
-            "started_from": saved["start"], **now}
+            "started_from": saved["start"]}
 
 
 def trunk(runs, before, made):
@@ -75,6 +80,14 @@ def trunk(runs, before, made):
             raise SystemExit("head.pt started from another graph than the one that was recorded")
         return before["candidate"]
     return stage(runs / "candidate.pt", 32, before)
+
+
+def judges(runs, before):
+    """What the graphs that judge a host, or the hosts of a fold, were made of (judge.py)."""
+    heads = {path.stem[5:]: {"head": told(path)} for path in sorted(runs.glob("head-*.pt"))}
+    folds = {fold: {name: stage(runs / f"{name}-{fold}.pt", batch, before) for name, batch in (("detector", 8), ("candidate", 32))}
+             for fold in splits.ANEW if (runs / f"candidate-{fold}.pt").exists()}
+    return {**heads, **folds} or before.get("judges", {})
 
 
 def scripts():
@@ -106,7 +119,7 @@ def main():
            **made, "measured": now, "split": digest(HERE / "split.json"),
            "own_lesions": digest(HERE / "own_lesions.json"), "seeds": SEEDS,
            "detector": stage(runs / "detector.pt", 8, before), "candidate": trunk(runs, before, last),
-           **({"head": last} if last else {}),
+           **({"head": last} if last else {}), "judges": judges(runs, before),
            "copies": copies, "prevalence": calibrate.PREVALENCE, "data": data_digests(args.data),
            "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}}
     (models / "provenance.json").write_text(json.dumps(out, indent=1) + "\n")
