@@ -7,8 +7,8 @@
 /* Files that are not DICOM (a DICOMDIR's README) are passed over; DICOM files that are damaged are counted, since they
  * may be slices. */
 struct scan {
-    struct ct_header *headers;
-    size_t count, damaged;
+    struct ct_headers headers;
+    size_t damaged;
     struct err first_damage;
 };
 
@@ -24,18 +24,16 @@ static bool has_magic(const char *path) {
 static bool scan_headers(const char *const *paths, size_t count, struct scan *scan, struct err *err) {
     for (size_t i = 0; i < count; i++) {
         struct err why = {0};
-        struct ct_header *header = &scan->headers[scan->count];
-        if (ct_header_read(paths[i], header, &why)) {
-            header->path_index = i;
-            scan->count++;
-        } else if (why.kind != ERR_INPUT && why.kind != ERR_LIMIT && why.kind != ERR_UNSUPPORTED) {
+        if (ct_headers_read(paths[i], i, &scan->headers, &why))
+            continue;
+        if (why.kind != ERR_INPUT && why.kind != ERR_LIMIT && why.kind != ERR_UNSUPPORTED) {
             return err_set(err, why.kind, "%s", why.text);
         } else if (has_magic(paths[i])) {
             scan->first_damage = scan->damaged++ == 0 ? why : scan->first_damage;
         }
     }
-    return scan->count > 0 || err_set(err, ERR_INPUT, "no readable DICOM file among %zu%s%.300s", count,
-                                      scan->damaged > 0 ? ": " : "", scan->first_damage.text);
+    return scan->headers.count > 0 || err_set(err, ERR_INPUT, "no readable DICOM file among %zu%s%.300s", count,
+                                              scan->damaged > 0 ? ": " : "", scan->first_damage.text);
 }
 
 /* Study and patient modules for the reports: the first instance, less its pixels. */
@@ -55,6 +53,7 @@ static void copy_slice(const struct ct_header *header, struct dicom_slice *out) 
     COPY_TEXT(out->sop_instance_uid, header->sop_instance_uid);
     memcpy(out->position_lps_mm, header->position_lps_mm, sizeof out->position_lps_mm);
     out->instance_number = header->instance_number;
+    out->frame_number = header->format.frames > 1 ? header->frame + 1 : 0;
 }
 
 static bool describe(const struct ct_group *group, const char *const *paths, struct dicom_series *series,
@@ -93,7 +92,7 @@ static bool read_volume(const struct ct_group *group, const char *const *paths, 
 }
 
 static bool read_series(struct scan *scan, const char *const *paths, struct dicom_series *series, struct err *err) {
-    struct ct_group group = ct_select(scan->headers, scan->count);
+    struct ct_group group = ct_select(scan->headers.items, scan->headers.count);
     struct grid grid = {.size_ijk = {0}};
     ct_geometry(&group, &grid, &series->refusals);
     if (scan->damaged > 0) {
@@ -110,11 +109,11 @@ struct dicom_series *dicom_series_read(const char *const *paths, size_t count, s
         err_set(err, count == 0 ? ERR_INPUT : ERR_LIMIT, "%zu files (1 to %d are read)", count, CT_FILES_MAX);
         return NULL;
     }
-    struct scan scan = {.headers = pulmo_alloc(count, sizeof *scan.headers, err)};
+    struct scan scan = {.damaged = 0};
     struct dicom_series *series = pulmo_alloc(1, sizeof *series, err);
-    const bool done = scan.headers != NULL && series != NULL && scan_headers(paths, count, &scan, err) &&
-                      read_series(&scan, paths, series, err);
-    free(scan.headers);
+    const bool done =
+        series != NULL && scan_headers(paths, count, &scan, err) && read_series(&scan, paths, series, err);
+    ct_headers_free(&scan.headers);
     if (!done) {
         dicom_series_free(series);
         return NULL;

@@ -96,7 +96,8 @@ static int compare_along(const void *a, const void *b) {
     const struct ct_header *x = a, *y = b;
     if (x->along_mm != y->along_mm)
         return x->along_mm < y->along_mm ? -1 : 1;
-    return strcmp(x->sop_instance_uid, y->sop_instance_uid);
+    const int instance = strcmp(x->sop_instance_uid, y->sop_instance_uid);
+    return instance != 0 ? instance : (x->frame > y->frame) - (x->frame < y->frame);
 }
 
 static void sort_along(struct ct_group *group, const double normal[3]) {

@@ -3,18 +3,19 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-static const uint32_t TAG_IMAGE_TYPE = 0x00080008, TAG_SOP_CLASS = 0x00080016, TAG_SOP_INSTANCE = 0x00080018;
+static const uint32_t TAG_IMAGE_TYPE = 0x00080008, TAG_FRAME_TYPE = 0x00089007, TAG_SOP_CLASS = 0x00080016,
+                      TAG_SOP_INSTANCE = 0x00080018;
 static const uint32_t TAG_MODALITY = 0x00080060, TAG_SERIES_DESCRIPTION = 0x0008103E;
 static const uint32_t TAG_THICKNESS = 0x00180050, TAG_KERNEL = 0x00181210;
 static const uint32_t TAG_STUDY = 0x0020000D, TAG_SERIES = 0x0020000E, TAG_INSTANCE_NUMBER = 0x00200013;
 static const uint32_t TAG_POSITION = 0x00200032, TAG_ORIENTATION = 0x00200037, TAG_FRAME_OF_REFERENCE = 0x00200052;
 static const uint32_t TAG_PIXEL_SPACING = 0x00280030, TAG_PADDING = 0x00280120, TAG_PADDING_LIMIT = 0x00280121;
-static const uint32_t TAG_INTERCEPT = 0x00281052, TAG_SLOPE = 0x00281053;
+static const uint32_t TAG_INTERCEPT = 0x00281052, TAG_SLOPE = 0x00281053, TAG_RESCALE_TYPE = 0x00281054;
 
 #define CT_IMAGE_STORAGE "1.2.840.10008.5.1.4.1.1.2"
-#define ENHANCED_CT_STORAGE "1.2.840.10008.5.1.4.1.1.2.1"
 
 /* The first problem is the one that is told. */
 static void add_problem(struct ct_header *header, const char *format, ...) PULMO_PRINTF(2, 3);
@@ -48,11 +49,11 @@ static bool normalise(double direction[3]) {
 }
 
 /* PS3.3 C.7.6.2: all Type 1 in CT. */
-static void read_plane(const struct shim_dataset *dataset, struct ct_header *out) {
+static void read_plane(const struct ct_places *places, struct ct_header *out) {
     double orientation[6], spacing[2];
-    if (!read_numbers(dataset, TAG_POSITION, 3, out->position_lps_mm))
+    if (!read_numbers(places->position, TAG_POSITION, 3, out->position_lps_mm))
         add_problem(out, "Image Position (Patient) is missing");
-    if (!read_numbers(dataset, TAG_ORIENTATION, 6, orientation)) {
+    if (!read_numbers(places->orientation, TAG_ORIENTATION, 6, orientation)) {
         add_problem(out, "Image Orientation (Patient) is missing");
         return;
     }
@@ -61,7 +62,7 @@ static void read_plane(const struct shim_dataset *dataset, struct ct_header *out
     if (!normalise(out->row_direction) || !normalise(out->column_direction) ||
         fabs(dot(out->row_direction, out->column_direction)) > 0.01)
         add_problem(out, "Image Orientation (Patient) is not two perpendicular unit vectors");
-    if (!read_numbers(dataset, TAG_PIXEL_SPACING, 2, spacing))
+    if (!read_numbers(places->measures, TAG_PIXEL_SPACING, 2, spacing))
         add_problem(out, "Pixel Spacing is missing");
     else if (spacing[0] < 0.05 || spacing[0] > 10 || spacing[1] < 0.05 || spacing[1] > 10)
         add_problem(out, "Pixel Spacing of %g x %g mm is no CT's", spacing[0], spacing[1]);
@@ -73,10 +74,10 @@ static void read_plane(const struct shim_dataset *dataset, struct ct_header *out
 }
 
 /* Type 1 in the CT Image module, PS3.3 C.8.2.1: a guessed intercept would move every tissue by 1,024 units. */
-static void read_rescale(const struct shim_dataset *dataset, struct ct_header *out) {
-    if (!shim_get_f64(dataset, TAG_INTERCEPT, 0, &out->intercept))
+static void read_rescale(const struct shim_dataset *values, struct ct_header *out) {
+    if (!shim_get_f64(values, TAG_INTERCEPT, 0, &out->intercept))
         add_problem(out, "Rescale Intercept is missing");
-    if (!shim_get_f64(dataset, TAG_SLOPE, 0, &out->slope))
+    if (!shim_get_f64(values, TAG_SLOPE, 0, &out->slope))
         add_problem(out, "Rescale Slope is missing");
     else if (out->slope == 0 || fabs(out->slope) > 1000 || fabs(out->intercept) > 1e6)
         add_problem(out, "Rescale Slope %g and Intercept %g are no CT's", out->slope, out->intercept);
@@ -101,23 +102,36 @@ static void read_padding(const struct shim_dataset *dataset, struct ct_header *o
     out->padding_last = a < b ? b : a;
 }
 
-static void read_image(const struct shim_dataset *dataset, struct ct_header *out) {
+/* What multi-energy CT holds besides HU (PS3.3 C.11.1.1.2: Z_EFF, MGML, ...) is no density. US is "unspecified". */
+static void check_units(const struct shim_dataset *values, struct ct_header *out) {
+    char units[32];
+    if (shim_get_string(values, TAG_RESCALE_TYPE, units, sizeof units) && strcmp(units, "HU") != 0 &&
+        strcmp(units, "US") != 0)
+        add_problem(out, "Rescale Type is %s, not HU", units);
+}
+
+/* What all frames of an object have in common. */
+static void read_pixels(const struct shim_dataset *dataset, struct ct_header *out) {
     struct err why = {0};
-    char image_type[128];
-    shim_get_string(dataset, TAG_IMAGE_TYPE, image_type, sizeof image_type);
-    out->is_localizer = strstr(image_type, "LOCALIZER") != NULL; /* value 3, PS3.3 C.8.2.1.1.1 */
-    shim_get_string(dataset, TAG_KERNEL, out->kernel, sizeof out->kernel);
-    (void)shim_get_f64(dataset, TAG_THICKNESS, 0, &out->thickness_mm);
     if (!pixels_format_read(dataset, &out->format, &why))
         add_problem(out, "%.150s", why.text);
-    else if (out->format.frames != 1)
+    else if (out->format.frames != 1 && !ct_is_multi_frame(out->sop_class_uid))
         add_problem(out, "%u frames in one CT image", out->format.frames);
-    read_plane(dataset, out);
-    read_rescale(dataset, out);
     read_padding(dataset, out);
 }
 
-static void read_header(const struct shim_dataset *dataset, struct ct_header *out) {
+/* type_tag: of the four values whose third says what is shown, PS3.3 C.8.2.1.1.1 and C.8.16.1.3. */
+static void read_frame(const struct ct_places *places, uint32_t type_tag, struct ct_header *out) {
+    char type[128];
+    shim_get_string(places->type, type_tag, type, sizeof type);
+    out->is_localizer = strstr(type, "LOCALIZER") != NULL;
+    shim_get_string(places->reconstruction, TAG_KERNEL, out->kernel, sizeof out->kernel);
+    (void)shim_get_f64(places->measures, TAG_THICKNESS, 0, &out->thickness_mm);
+    read_plane(places, out);
+    read_rescale(places->values, out);
+}
+
+static void read_object(const struct shim_dataset *dataset, struct ct_header *out) {
     shim_get_string(dataset, TAG_SOP_CLASS, out->sop_class_uid, sizeof out->sop_class_uid);
     shim_get_string(dataset, TAG_SOP_INSTANCE, out->sop_instance_uid, sizeof out->sop_instance_uid);
     shim_get_string(dataset, TAG_STUDY, out->study_uid, sizeof out->study_uid);
@@ -128,16 +142,71 @@ static void read_header(const struct shim_dataset *dataset, struct ct_header *ou
     (void)shim_get_i64(dataset, TAG_INSTANCE_NUMBER, 0, &out->instance_number);
     if (out->sop_instance_uid[0] == '\0' || out->series_uid[0] == '\0' || out->study_uid[0] == '\0')
         add_problem(out, "a UID of study, series or instance is missing");
-    out->is_ct_image = strcmp(out->sop_class_uid, CT_IMAGE_STORAGE) == 0;
-    if (strcmp(out->sop_class_uid, ENHANCED_CT_STORAGE) == 0) {
-        out->is_ct_image = true;
-        add_problem(out, "Enhanced CT is not read: send the series as classic CT images");
-    } else if (out->is_ct_image) {
-        read_image(dataset, out);
-    }
+    out->is_ct_image = strcmp(out->sop_class_uid, CT_IMAGE_STORAGE) == 0 || ct_is_multi_frame(out->sop_class_uid);
+    if (out->is_ct_image)
+        read_pixels(dataset, out);
 }
 
-bool ct_header_read(const char *path, struct ct_header *out, struct err *err) {
+/* ---- frames ------------------------------------------------------------------------------------------ */
+
+void ct_headers_free(struct ct_headers *headers) {
+    free(headers->items);
+    *headers = (struct ct_headers){0};
+}
+
+static bool reserve(struct ct_headers *headers, size_t more, struct err *err) {
+    const size_t wanted = headers->count + more;
+    if (wanted > CT_FRAMES_MAX)
+        return err_set(err, ERR_LIMIT, "more than %d slices", CT_FRAMES_MAX);
+    if (wanted <= headers->capacity)
+        return true;
+    const size_t capacity = wanted > 2 * headers->capacity ? wanted : 2 * headers->capacity;
+    struct ct_header *items = pulmo_alloc(capacity, sizeof *items, err);
+    if (items == NULL)
+        return false;
+    if (headers->count > 0)
+        memcpy(items, headers->items, headers->count * sizeof *items);
+    free(headers->items);
+    headers->items = items;
+    headers->capacity = capacity;
+    return true;
+}
+
+static bool add_frames(const struct shim_dataset *dataset, const struct ct_header *object, struct ct_headers *headers,
+                       struct err *err) {
+    const uint32_t frames = object->format.frames;
+    if (!reserve(headers, frames, err))
+        return false;
+    for (uint32_t frame = 0; frame < frames; frame++) {
+        struct ct_header *header = &headers->items[headers->count++];
+        const struct ct_places places = ct_places_of_frame(dataset, frame);
+        *header = *object;
+        header->frame = frame;
+        read_frame(&places, TAG_FRAME_TYPE, header);
+        check_units(places.values, header);
+    }
+    return true;
+}
+
+static bool add_object(const struct shim_dataset *dataset, struct ct_header *object, struct ct_headers *headers,
+                       struct err *err) {
+    const bool multi_frame = ct_is_multi_frame(object->sop_class_uid);
+    const size_t groups = multi_frame ? ct_frame_groups(dataset) : 0;
+    if (multi_frame && object->problem[0] == '\0' && groups != object->format.frames)
+        add_problem(object, "%zu functional groups for %u frames", groups, object->format.frames);
+    if (multi_frame && object->problem[0] == '\0')
+        return add_frames(dataset, object, headers, err);
+    if (!reserve(headers, 1, err))
+        return false;
+    if (object->is_ct_image && !multi_frame) {
+        const struct ct_places places = ct_places_of_image(dataset);
+        read_frame(&places, TAG_IMAGE_TYPE, object);
+    }
+    headers->items[headers->count++] = *object;
+    return true;
+}
+
+bool ct_headers_read(const char *path, size_t path_index, struct ct_headers *headers, struct err *err) {
     PULMO_SCOPED(bytes_free) struct bytes file = {0};
     if (!bytes_read_file(path, CT_FILE_BYTES_MAX, &file, err))
         return false;
@@ -145,8 +214,11 @@ bool ct_header_read(const char *path, struct ct_header *out, struct err *err) {
     struct shim_dataset *dataset = shim_dataset_parse_header(file.data, file.size, err);
     if (dataset == NULL)
         return false;
-    struct ct_header header = {.slope = 1};
-    read_header(dataset, &header);
-    *out = header;
-    return shim_concluded(dataset, true, err);
+    const size_t before = headers->count;
+    struct ct_header object = {.path_index = path_index, .slope = 1};
+    read_object(dataset, &object);
+    const bool done = shim_concluded(dataset, add_object(dataset, &object, headers, err), err);
+    if (!done)
+        headers->count = before;
+    return done;
 }

@@ -22,6 +22,8 @@ static int compare_headers(const void *a, const void *b) {
     const int instance = strcmp(x->sop_instance_uid, y->sop_instance_uid);
     if (instance != 0)
         return instance;
+    if (x->frame != y->frame)
+        return x->frame < y->frame ? -1 : 1;
     return x->path_index < y->path_index ? -1 : x->path_index > y->path_index;
 }
 
@@ -114,7 +116,8 @@ static size_t series_length(const struct ct_header *headers, size_t count) {
 static size_t drop_repeats(struct ct_header *headers, size_t count) {
     size_t kept = 1;
     for (size_t i = 1; i < count; i++)
-        if (strcmp(headers[i].sop_instance_uid, headers[kept - 1].sop_instance_uid) != 0)
+        if (headers[i].frame != headers[kept - 1].frame ||
+            strcmp(headers[i].sop_instance_uid, headers[kept - 1].sop_instance_uid) != 0)
             headers[kept++] = headers[i];
     return kept;
 }

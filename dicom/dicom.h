@@ -145,6 +145,7 @@ struct dicom_slice {
     char sop_class_uid[DICOM_UID_SIZE], sop_instance_uid[DICOM_UID_SIZE];
     double position_lps_mm[3];
     int64_t instance_number;
+    uint32_t frame_number; /* of a multi-frame instance, from 1; 0 = the instance has one frame */
 };
 /* One CT series: what a report must say of it, its volume, and why it cannot be analysed. */
 struct dicom_series {
@@ -158,10 +159,11 @@ struct dicom_series {
     struct bytes header; /* first instance as Part 10 without pixel data: patient and study modules for SR and SEG */
 };
 /* Reads the most suitable CT series among count Part 10 files (any order; several series and foreign objects may be
- * among them): most axial slices covering a chest, thin, soft kernel before sharp; ties by UID.
- * A series that cannot be analysed is returned with refusals, and is no error. HU from rescale, rounded, clipped to
- * int16, Pixel Padding becomes -1024; slices sorted along the normal; k grows along the normal.
- * errors ERR_INPUT no readable DICOM file at all, ERR_LIMIT, ERR_IO, ERR_MEMORY. PS3.3 C.7.6.2, C.11.1. */
+ * among them; classic, Enhanced and Legacy Converted Enhanced CT, PS3.3 A.3, A.38, A.70; each frame is a slice): most
+ * axial slices covering a chest, thin, soft kernel before sharp; ties by UID. A series that cannot be analysed is
+ * returned with refusals, and is no error. HU from rescale, rounded, clipped to int16, Pixel Padding becomes -1024;
+ * slices sorted along the normal; k grows along the normal. errors ERR_INPUT no readable DICOM file at all, ERR_LIMIT,
+ * ERR_IO, ERR_MEMORY. PS3.3 C.7.6.2, C.11.1. */
 struct dicom_series *dicom_series_read(const char *const *paths, size_t count, struct err *err);
 void dicom_series_free(struct dicom_series *series);
 /* Writes a volume as a CT series into a folder, one file a slice (phantom). Non-NULL syntax name: "explicit",

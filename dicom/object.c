@@ -62,6 +62,14 @@ bool object_put_reference(struct shim_dataset *dataset, uint32_t sequence_tag, c
            shim_put_string(item, 0x00081155, sop_instance_uid, err);
 }
 
+bool object_first_of_instance(const struct dicom_series *series, const bool *used, size_t k) {
+    const struct dicom_slice *slices = series->slices;
+    for (size_t below = k; slices[k].frame_number > 0 && below-- > 0;)
+        if ((used == NULL || used[below]) && strcmp(slices[below].sop_instance_uid, slices[k].sop_instance_uid) == 0)
+            return false;
+    return true;
+}
+
 /* ---- patient and study ------------------------------------------------------------------------------- */
 
 /* PS3.3 C.7.1.1, C.7.1.3, C.7.2.1 to C.7.2.3: all that belongs to the patient and the study. Series and image

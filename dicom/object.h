@@ -34,6 +34,9 @@ bool object_put_code(struct shim_dataset *dataset, uint32_t sequence_tag, const 
                      struct err *err) PULMO_MUST_USE;
 bool object_put_reference(struct shim_dataset *dataset, uint32_t sequence_tag, const char *sop_class_uid,
                           const char *sop_instance_uid, struct err *err) PULMO_MUST_USE;
+/* Whether slice k is the first of its instance, among the used ones (NULL = all): an instance of many frames is
+ * referred to once. */
+bool object_first_of_instance(const struct dicom_series *series, const bool *used, size_t k);
 
 /* Patient and General Study modules of the source series, so that the result lands in its study; type 2 attributes that
  * the source lacks are present and empty. Text arrives as UTF-8. */

@@ -40,12 +40,12 @@ bool dicom_scp_takes(const struct dicom_scp_config *config, const struct instanc
 }
 
 bool dicom_slice_judge(const char *path, struct refusals *refusals, struct err *err) {
-    struct ct_header header;
+    PULMO_SCOPED(ct_headers_free) struct ct_headers headers = {0};
     struct grid unused;
     struct refusals found = {0};
-    if (!ct_header_read(path, &header, err))
+    if (!ct_headers_read(path, 0, &headers, err))
         return false;
-    struct ct_group group = {.headers = &header, .count = 1};
+    struct ct_group group = {.headers = headers.items, .count = headers.count};
     ct_geometry(&group, &unused, &found);
     for (size_t index = 0; index < found.count; index++)
         if (found.items[index].code != REFUSAL_TOO_FEW_SLICES) /* of a series, not of a slice */

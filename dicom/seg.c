@@ -155,10 +155,13 @@ static bool put_source(struct shim_dataset *group, const struct dicom_slice *sli
     static const struct code derivation = {"113076", "DCM", "Segmentation"};
     static const struct code purpose = {"121322", "DCM", "Source image for image processing operation"};
     struct shim_dataset *item = NULL, *source = NULL;
+    char frame[16];
+    snprintf(frame, sizeof frame, "%u", slice->frame_number);
     return shim_put_item(group, tag_derivation, &item, err) && object_put_code(item, 0x00089215, &derivation, err) &&
            shim_put_item(item, 0x00082112, &source, err) &&
            shim_put_string(source, 0x00081150, slice->sop_class_uid, err) &&
            shim_put_string(source, 0x00081155, slice->sop_instance_uid, err) &&
+           (slice->frame_number == 0 || shim_put_string(source, 0x00081160, frame, err)) &&
            shim_put_string(source, 0x0028135A, "YES", err) && object_put_code(source, 0x0040A170, &purpose, err);
 }
 
@@ -280,7 +283,7 @@ static bool put_image_module(struct shim_dataset *root, const struct grid *grid,
 
 /* ---- the object -------------------------------------------------------------------------------------- */
 
-/* Common Instance Reference: each source slice once. */
+/* Common Instance Reference: each source instance once. */
 static bool put_references(struct shim_dataset *root, const struct dicom_series *series, const struct frames *frames,
                            struct err *err) {
     PULMO_SCOPED(pulmo_free_at) bool *used = pulmo_alloc(series->slice_count, sizeof *used, err);
@@ -291,8 +294,9 @@ static bool put_references(struct shim_dataset *root, const struct dicom_series 
     for (size_t n = 0; n < frames->count; n++)
         used[frames->items[n].k] = true;
     for (size_t k = 0; k < series->slice_count; k++)
-        if (used[k] && !object_put_reference(item, 0x0008114A, series->slices[k].sop_class_uid,
-                                             series->slices[k].sop_instance_uid, err))
+        if (used[k] && object_first_of_instance(series, used, k) &&
+            !object_put_reference(item, 0x0008114A, series->slices[k].sop_class_uid, series->slices[k].sop_instance_uid,
+                                  err))
             return false;
     return true;
 }

@@ -79,12 +79,13 @@ static bool reference_of(const struct bytes *part10, struct reference *out, stru
     return shim_concluded(source, found, err);
 }
 
-/* All slices; of a series that was refused before its slices were sorted, the one whose header is at hand. */
+/* All instances; of a series that was refused before its slices were sorted, the one whose header is at hand. */
 static bool put_slices(struct shim_dataset *parent, const struct dicom_series *series,
                        bool (*put)(struct shim_dataset *, const char *, const char *, struct err *), struct err *err) {
     struct reference only = {0};
     for (size_t k = 0; k < series->slice_count; k++)
-        if (!put(parent, series->slices[k].sop_class_uid, series->slices[k].sop_instance_uid, err))
+        if (object_first_of_instance(series, NULL, k) &&
+            !put(parent, series->slices[k].sop_class_uid, series->slices[k].sop_instance_uid, err))
             return false;
     if (series->slice_count)
         return true;

@@ -38,6 +38,23 @@ struct report_fixture {
             fail_msg("%s", (error).text); \
     } while (0)
 
+/* The fixture's series as two instances of many frames, stored from the last slice down: frames 1 to 15 of slices 39 to
+ * 25 in the one, the others in the other. */
+#define REPORT_UPPER 15
+static inline struct dicom_series report_enhanced(const struct report_fixture *fixture,
+                                                  struct dicom_slice slices[REPORT_SLICES]) {
+    struct dicom_series series = *fixture->series;
+    for (uint32_t k = 0; k < REPORT_SLICES; k++) {
+        bool upper = k >= REPORT_SLICES - REPORT_UPPER;
+        slices[k] = fixture->series->slices[k];
+        slices[k].frame_number = REPORT_SLICES - k - (upper ? 0 : REPORT_UPPER);
+        snprintf(slices[k].sop_class_uid, DICOM_UID_SIZE, "1.2.840.10008.5.1.4.1.1.2.1");
+        snprintf(slices[k].sop_instance_uid, DICOM_UID_SIZE, "2.25.77.%d", upper ? 1 : 2);
+    }
+    series.slices = slices;
+    return series;
+}
+
 /* ---- processes --------------------------------------------------------------------------------------- */
 
 /* Runs a program found in PATH with its output in a file of the folder; the exit status, or -1 when it is missing. */

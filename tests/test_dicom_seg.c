@@ -105,7 +105,35 @@ static void test_each_frame_names_its_slice(void **state) {
         frame_place(fixture, group, &segment, &slice);
         const struct shim_dataset *source = shim_item(shim_item(group, 0x00089124, 0), 0x00082112, 0);
         report_expect(source, 0x00081155, fixture->series->slices[slice].sop_instance_uid);
+        assert_false(shim_has(source, 0x00081160)); /* a slice of one frame */
     }
+    shim_dataset_free(seg);
+    bytes_free(&object);
+}
+
+/* Of an Enhanced CT the frame as well (PS3.3 table 10-3), and each instance once. */
+static void test_each_frame_names_its_frame(void **state) {
+    const struct report_fixture *fixture = *state;
+    struct dicom_slice slices[REPORT_SLICES];
+    const struct dicom_series series = report_enhanced(fixture, slices);
+    struct dicom_report report = fixture->report;
+    report.series = &series;
+    struct bytes object = seg_of(&report);
+    struct shim_dataset *seg = report_parse(&object);
+    bool used[3] = {false};
+    for (size_t frame = 0; frame < shim_item_count(seg, 0x52009230); frame++) {
+        int64_t segment = 0, number = 0;
+        size_t slice = 0;
+        const struct shim_dataset *group = shim_item(seg, 0x52009230, frame);
+        frame_place(fixture, group, &segment, &slice);
+        const struct shim_dataset *source = shim_item(shim_item(group, 0x00089124, 0), 0x00082112, 0);
+        report_expect(source, 0x00081155, slices[slice].sop_instance_uid);
+        assert_true(shim_get_i64(source, 0x00081160, 0, &number));
+        assert_int_equal(number, slices[slice].frame_number);
+        used[slice >= REPORT_SLICES - REPORT_UPPER ? 1 : 2] = true;
+    }
+    assert_int_equal(shim_item_count(shim_item(seg, 0x00081115, 0), 0x0008114A), used[1] + used[2]);
+    report_dciodvfy(fixture, &object);
     shim_dataset_free(seg);
     bytes_free(&object);
 }
@@ -172,6 +200,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_bits_come_back),
                                        cmocka_unit_test(test_lies_in_the_source_study),
                                        cmocka_unit_test(test_each_frame_names_its_slice),
+                                       cmocka_unit_test(test_each_frame_names_its_frame),
                                        cmocka_unit_test(test_same_report_same_bytes),
                                        cmocka_unit_test(test_valid),
                                        cmocka_unit_test(test_refuses_what_is_no_mask)};

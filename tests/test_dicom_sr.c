@@ -467,6 +467,30 @@ static void test_without_slices(void **state) {
     report_drop(&data);
 }
 
+/* Evidence and image library name each instance of an Enhanced CT once. */
+static void test_instances_of_many_frames(void **state) {
+    const struct report_fixture *fixture = *state;
+    struct err err = {0};
+    struct report_made data;
+    struct dicom_slice slices[REPORT_SLICES];
+    const struct dicom_series series = report_enhanced(fixture, slices);
+    report_make(fixture, FOUND, &data);
+    data.report.series = &series;
+    bytes_free(&data.sr);
+    char uid[DICOM_UID_SIZE];
+    REPORT_OK(dicom_sr_write(&data.report, NULL, &data.sr, uid, &err), err);
+    struct shim_dataset *sr = report_parse(&data.sr);
+    const struct shim_dataset *evidence = shim_item(shim_item(sr, 0x0040A375, 0), 0x00081115, 0);
+    const struct shim_dataset *group = child(child(sr, SR_IMAGE_LIBRARY, 0), SR_IMAGE_LIBRARY_GROUP, 0);
+    assert_int_equal(shim_item_count(group, 0x0040A730), 2);
+    assert_int_equal(shim_item_count(evidence, 0x00081199), 2);
+    report_expect(shim_item(evidence, 0x00081199, 0), 0x00081155, "2.25.77.2");
+    report_expect(shim_item(evidence, 0x00081199, 1), 0x00081155, "2.25.77.1");
+    report_dciodvfy(fixture, &data.sr);
+    shim_dataset_free(sr);
+    report_drop(&data);
+}
+
 static void test_same_report_same_bytes(void **state) {
     struct report_made first, again, other;
     report_make(*state, SIGNED, &first);
@@ -494,6 +518,7 @@ int main(void) {
         cmocka_unit_test(test_meta_information),
         cmocka_unit_test(test_character_sets),
         cmocka_unit_test(test_without_slices),
+        cmocka_unit_test(test_instances_of_many_frames),
         cmocka_unit_test(test_same_report_same_bytes),
         cmocka_unit_test(test_every_row_bites),
         cmocka_unit_test(test_too_much_bites),
