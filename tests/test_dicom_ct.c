@@ -1,46 +1,12 @@
 /* LABELS: quick
  * CT series as volumes: geometry, values, the choice of a series, and every reason of the gate. */
-#include "test_dicom_sample.h"
+#include "test_dicom_folder.h"
 
 #include <dirent.h>
 #include <math.h>
 #include <unistd.h>
 
-enum { FILES_MAX = 200 };
-
 /* ---- series on disk ---------------------------------------------------------------------------------- */
-
-struct folder {
-    char name[256];
-    const char *list[FILES_MAX]; /* owned */
-    size_t count;
-};
-
-static void open_folder(struct folder *folder) {
-    folder->count = 0;
-    sample_folder(folder->name);
-}
-
-static void add(struct folder *folder, const struct sample *sample) {
-    char name[32], path[512];
-    struct bytes file = sample_make(sample);
-    snprintf(name, sizeof name, "%zu.dcm", folder->count);
-    sample_save(folder->name, name, &file, path);
-    folder->list[folder->count++] = strdup(path);
-    bytes_free(&file);
-}
-
-static void forget(struct folder *folder) {
-    for (size_t i = 0; i < folder->count; i++)
-        free((void *)(uintptr_t)folder->list[i]);
-}
-
-static void close_folder(struct folder *folder) {
-    for (size_t i = 0; i < folder->count; i++)
-        remove(folder->list[i]);
-    rmdir(folder->name);
-    forget(folder);
-}
 
 /* Slices in an order that is not that of their positions. */
 static void add_series(struct folder *folder, const struct sample *like, int count, double spacing_mm) {
@@ -51,26 +17,6 @@ static void add_series(struct folder *folder, const struct sample *like, int cou
         sample.z_mm = like->z_mm + k * spacing_mm;
         add(folder, &sample);
     }
-}
-
-static struct dicom_series *read_folder(const struct folder *folder) {
-    struct err err = {0};
-    struct dicom_series *series = dicom_series_read(folder->list, folder->count, &err);
-    if (series == NULL)
-        fail_msg("%s", err.text);
-    return series;
-}
-
-static void expect_refusal(struct folder *folder, enum refusal_code code, const char *text) {
-    struct dicom_series *series = read_folder(folder);
-    assert_true(series->refusals.count > 0);
-    if (series->refusals.items[0].code != code || strstr(series->refusals.items[0].text, text) == NULL)
-        fail_msg("%s: %s", refusal_name(series->refusals.items[0].code), series->refusals.items[0].text);
-    assert_null(series->volume);
-    assert_true(series->slice_count > 0 && series->header.size > 0); /* the report of a refused study needs them */
-    assert_string_equal(series->study_uid, "2.25.1");
-    dicom_series_free(series);
-    close_folder(folder);
 }
 
 /* ---- what is read ------------------------------------------------------------------------------------ */
