@@ -151,10 +151,15 @@ def export_graphs(runs, out, judges):
         judge.write_head(folder, candidate_graph(path, scratch), out / "candidate.onnx")
     for fold in splits.ANEW:
         detector, candidate = (runs / f"{stage}-{fold}.pt" for stage in ("detector", "candidate"))
-        if detector.exists() and candidate.exists():      # one alone would judge beside what has seen its hosts
+        if ended(detector) and ended(candidate):      # one alone would judge beside what has seen its hosts
             folder = made(judges / fold)
             export_detector(detector, scratch, folder / "detector.onnx")
             write_model(folder / "candidate.onnx", candidate_graph(candidate, scratch))
+
+
+def ended(checkpoint):
+    """Whether it is there and its training over (checkpoints of before do not say)."""
+    return checkpoint.exists() and torch.load(checkpoint).get("ended", True)
 
 
 def made(folder):

@@ -237,7 +237,7 @@ class Training:
     def save(self):
         self.saved_at = time.time()
         save(self.checkpoint, net=self.net.state_dict(), optimizer=self.optimizer.state_dict(),
-             average=self.average.state, step=self.step, used=self.used, start=self.start)
+             average=self.average.state, step=self.step, used=self.used, start=self.start, ended=self.done() >= 1)
 
     def said(self):
         return f"{self.used / 60:6.1f} min step {self.step} crops {self.step * self.args.batch}"
