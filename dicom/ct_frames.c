@@ -7,7 +7,7 @@ static const uint32_t SHARED_GROUPS = 0x52009229, FRAME_GROUPS = 0x52009230;
 /* The macros of PS3.3 C.7.6.16.2 and C.8.15.3. */
 static const uint32_t PLANE_POSITION = 0x00209113, PLANE_ORIENTATION = 0x00209116, PIXEL_MEASURES = 0x00289110;
 static const uint32_t PIXEL_VALUES = 0x00289145, CT_RECONSTRUCTION = 0x00189314, CT_FRAME_TYPE = 0x00189329;
-static const uint32_t SHARED_UNASSIGNED = 0x00209170, FRAME_UNASSIGNED = 0x00209171;
+static const uint32_t SHARED_UNASSIGNED = 0x00209170, FRAME_UNASSIGNED = 0x00209171, CONVOLUTION_KERNEL = 0x00181210;
 
 bool ct_is_multi_frame(const char *sop_class_uid) {
     return strcmp(sop_class_uid, "1.2.840.10008.5.1.4.1.1.2.1") == 0 ||
@@ -30,13 +30,16 @@ static const struct shim_dataset *macro_of(const struct groups *groups, uint32_t
     return item != NULL ? item : groups->none;
 }
 
-/* A converted object keeps what its macros have no place for as it was in the classic
- * image: PS3.3 C.7.6.16.2, Unassigned Shared and Per-Frame Converted Attributes. */
+/* A converted object keeps what its macros have no place for as it was in the classic image, what differs from frame to
+ * frame apart: PS3.3 C.7.6.16.2, Unassigned Shared and Per-Frame Converted Attributes. */
 static const struct shim_dataset *reconstruction_of(const struct groups *groups) {
-    const struct shim_dataset *item = macro_of(groups, CT_RECONSTRUCTION);
-    if (item == groups->none)
-        item = macro_of(groups, FRAME_UNASSIGNED);
-    return item == groups->none ? macro_of(groups, SHARED_UNASSIGNED) : item;
+    const uint32_t macros[] = {CT_RECONSTRUCTION, FRAME_UNASSIGNED, SHARED_UNASSIGNED};
+    for (size_t n = 0; n < sizeof macros / sizeof *macros; n++) {
+        const struct shim_dataset *item = macro_of(groups, macros[n]);
+        if (item != groups->none && shim_has(item, CONVOLUTION_KERNEL))
+            return item;
+    }
+    return groups->none;
 }
 
 struct ct_places ct_places_of_frame(const struct shim_dataset *dataset, uint32_t frame) {

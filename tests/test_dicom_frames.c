@@ -76,6 +76,8 @@ static void put_frame(struct shim_dataset *dataset, const struct object *object,
     sample_put(macro(group, 0x00189329), 0x00089007,
                frame + 1 == object->localizer ? "ORIGINAL\\PRIMARY\\LOCALIZER\\NONE"
                                               : "ORIGINAL\\PRIMARY\\VOLUME\\NONE");
+    if (object->unassigned_kernel != NULL)
+        sample_put(macro(group, 0x00209171), 0x00181152, "10"); /* exposure: of each frame, as the kernel is not */
     if (object->own_rescale)
         put_rescale(group, 1 + frame / 10.0, object->units);
 }
