@@ -14,13 +14,10 @@ import torch
 
 import calibrate
 import split as splits
+from judge import sha256 as digest
 
 HERE = splits.HERE
 SEEDS = {"copies": "numpy default_rng([part, plain, number])", "detector": 1, "candidate": 2, "features": 4, "head": 5, "texture": 7}
-
-
-def digest(path):
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def digest_of_many(paths):

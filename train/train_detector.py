@@ -4,7 +4,6 @@
     python3 train/train_detector.py --go-on --fold a --crops 20000     from the graph in --models, without fold a's hosts
 """
 import argparse
-import hashlib
 import json
 import os
 import time
@@ -15,6 +14,7 @@ import torch
 
 import crops
 import from_onnx
+import judge
 import split as splits
 from detector import Detector
 
@@ -196,7 +196,7 @@ class Training:
 
     def __init__(self, net, args, name, decay):
         self.net, self.args = net, args
-        self.start = hashlib.sha256(graph(args, name).read_bytes()).hexdigest() if args.go_on else None
+        self.start = judge.sha256(graph(args, name)) if args.go_on else None
         self.checkpoint = checkpoint(args, name)
         self.minutes_file = Path(args.runs) / f"{name}.minutes"      # lets a running training be cut short
         self.optimizer = torch.optim.AdamW(net.parameters(), args.top_rate, weight_decay=decay)

@@ -7,7 +7,6 @@ It starts from the shipped head. A gate starts at nothing and lets all keys thro
 to choose ever fewer.
 """
 import argparse
-import hashlib
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch
 
 import features
 import from_onnx
+import judge
 import split as splits
 from candidate import Candidate
 from train_candidate import keys_at, loss_of, settle
@@ -94,7 +94,7 @@ def main():
     settle(net, *hidden_of_nodules(net, seen, goals), args.seed)
     name = args.name or "-".join(["head", *args.without])
     save(Path(args.runs) / f"{name}.pt", average=net.state_dict(), step=step, crops=step * args.batch, used=time.time() - began,
-         without=args.without, start=hashlib.sha256((Path(args.models) / "candidate.onnx").read_bytes()).hexdigest())
+         without=args.without, start=judge.sha256(Path(args.models) / "candidate.onnx"))
 
 
 if __name__ == "__main__":
